@@ -1,0 +1,1 @@
+"""What at least two of the programs share; it knows no service."""

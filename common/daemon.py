@@ -1,0 +1,94 @@
+"""The shell every program runs in: settings, logging, signals, exit status."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from common import log as log_lines
+from common.errors import ConfigError
+from common.levels import LevelsFile
+from common.log import Logger
+
+log = Logger()
+
+
+class Stop:
+    """A request to stop, which can be asked for, waited for, and polled as a file."""
+
+    def __init__(self) -> None:
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._is_set = False
+
+    def set(self) -> None:
+        """Ask for the stop; safe in a signal handler."""
+        self._is_set = True
+        os.eventfd_write(self._event, 1)
+
+    def is_set(self) -> bool:
+        """Say whether the stop was asked for."""
+        return self._is_set
+
+    def fileno(self) -> int:
+        """Give a descriptor that is readable once the stop was asked for."""
+        return self._event
+
+
+class Settings(Protocol):
+    """What the shell itself needs to know."""
+
+    @property
+    def levels_file(self) -> Path:
+        """Where the levels file is."""
+        ...
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def run(
+    program: str,
+    load: Callable[[], S],
+    serve: Callable[[S, Stop], None],
+    *,
+    proc: str = "",
+    names_itself_late: bool = False,
+    missing_levels_are_said: bool = True,
+) -> int:
+    """Load settings, then call *serve* until it returns or a signal sets its stop.
+
+    *proc* is the program's name in its lines; with *names_itself_late* only in those after the
+    levels file was read. The result is the exit status: 78 (EX_CONFIG) when the settings need a
+    person, 70 (EX_SOFTWARE) for a bug, 0 when it was asked to stop.
+    """
+    log_lines.configure(proc="" if names_itself_late else proc)
+    try:
+        settings = load()
+    except ConfigError as error:
+        for problem in error.problems:
+            log.critical("bad setting", reason=problem, effect=f"{program} does not start")
+        return os.EX_CONFIG
+
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when someone opens a file we hold a lease on
+
+    levels = LevelsFile(settings.levels_file, program, missing_is_said=missing_levels_are_said)
+    levels.start()
+    if proc:
+        log_lines.name_program(proc)
+    try:
+        serve(settings, stop)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.critical("bad setting", reason=problem, effect=f"{program} does not start")
+        return os.EX_CONFIG
+    except Exception as error:
+        log.exception("unexpected error", reason=repr(error), effect=f"{program} starts afresh")
+        return os.EX_SOFTWARE
+    finally:
+        levels.stop()
+    log.debug("stopped")
+    return os.EX_OK

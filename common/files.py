@@ -1,0 +1,135 @@
+"""Files that others may tamper with, and files that must be whole or not there."""
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import BusyError, SourceError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+@contextmanager
+def opened_directory(path: Path) -> Iterator[int]:
+    """Give a descriptor of the directory *path*."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_regular(directory: int, name: str) -> int:
+    """Open the regular file *name* of the open *directory* for reading.
+
+    Anything else (a link, a FIFO, a device, a file with more than one name) is refused with
+    `SourceError` and is never opened, only looked at. A missing file is a FileNotFoundError.
+    """
+    if "/" in name or name in {"", ".", ".."}:
+        raise SourceError(f"{name!r} is no file name")
+    looked_at = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        status = os.fstat(looked_at)
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError(f"{_KINDS.get(stat.S_IFMT(status.st_mode), 'not a file')}")
+        if status.st_nlink > 1:
+            raise SourceError("a file with more than one name (hard link)")
+        try:
+            return os.open(f"/proc/self/fd/{looked_at}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SourceError(f"it cannot be opened: {error.strerror}") from error
+    finally:
+        os.close(looked_at)
+
+
+def refuse_if_being_written(descriptor: int, *, settled_for: float, now: float) -> None:
+    """Raise `BusyError` while someone has the open file *descriptor* open for writing.
+
+    A read lease tells (fcntl(2), F_SETLEASE). Where there are no leases (network file systems,
+    files of others without CAP_LEASE), a file counts as written once it has not changed for
+    *settled_for* seconds before *now*.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise BusyError("it is still being written") from error
+        if os.fstat(descriptor).st_mtime > now - settled_for:
+            raise BusyError("it may still be being written") from error
+    else:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def create(directory: int, name: str, mode: int = 0o600) -> int:
+    """Create *name* in the open *directory*, which must not have it, and open it for both."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, mode, dir_fd=directory)
+
+
+def remove(directory: int, name: str) -> bool:
+    """Remove *name* from the open *directory*; say whether it was there."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def exists(directory: int, name: str) -> bool:
+    """Say whether the open *directory* has *name*, whatever it is."""
+    try:
+        os.lstat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of *data* at the file's place."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_durably(directory: int, name: str, data: bytes, mode: int = 0o600) -> None:
+    """Put *data* under *name* in the open *directory*: whole and synced, or not at all.
+
+    The rename itself is durable once the directory is synced.
+    """
+    temporary = f".{name}{TEMPORARY_SUFFIX}"
+    remove(directory, temporary)
+    descriptor = create(directory, temporary, mode)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    except OSError:
+        remove(directory, temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def read_limited(directory: int, name: str, limit: int) -> bytes:
+    """Read the file *name* of the open *directory*, a regular file of at most *limit* bytes.
+
+    Raises `SourceError` where it is anything else.
+    """
+    with open(open_regular(directory, name), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise SourceError(f"larger than {limit} bytes")
+    return data

@@ -1,0 +1,134 @@
+"""What travels between the programs: a crash on its way, and what became of a core."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import msgspec
+
+from common.errors import MessageError
+
+ITEM_VERSION = b"crash/1"
+EVENT_VERSION = b"core/1"
+MESSAGE_LIMIT = 64 * 1024
+"""Bytes of a message's body; a longer one is refused."""
+
+Arrival = Literal["file", "apport", "kernel-socket", "systemd", "apport-report"]
+EventKind = Literal["stored", "held", "removed", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crash:
+    r"""All that is known of a crash, whoever saw it; what nobody saw is None or empty.
+
+    Every text comes from the crashed process and is hostile. Bytes that are no UTF-8 stand in it
+    as ``\xHH``. Moments are nanoseconds since the epoch.
+    """
+
+    arrived: Arrival = "file"
+    pid: int | None = None
+    """The pid in the process's own pid namespace (``%p`` in core(5))."""
+    host_pid: int | None = None
+    """The pid as the collector sees it."""
+    tid: int | None = None
+    """The thread that crashed, in the process's own pid namespace."""
+    uid: int | None = None
+    gid: int | None = None
+    signal: int | None = None
+    comm: str = ""
+    exe: str = ""
+    cmdline: str = ""
+    hostname: str = ""
+    cgroup: str = ""
+    container_id: str = ""
+    started_at: int | None = None
+    rlimit: int | None = None
+    """The soft RLIMIT_CORE in bytes; None is unknown or unlimited."""
+    dumpable: int | None = None
+    """prctl(2) PR_GET_DUMPABLE at the crash: 0, 1 or 2."""
+    crashed_at: int = 0
+    truncated: bool = False
+    truncated_why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrashItem(Crash):
+    """One crash, and where its core is right now."""
+
+    path: str
+    """The absolute path of the core, a file in the crash directory."""
+    encoding: Literal["raw"] = "raw"
+
+    def to_wire(self) -> list[bytes]:
+        """Write the item as the two frames of a message: version, JSON."""
+        return [ITEM_VERSION, to_json(self)]
+
+    @classmethod
+    def from_wire(cls, frames: list[bytes]) -> Self:
+        """Read what `to_wire` wrote, or raise `MessageError` saying what differs."""
+        match frames:
+            case [version, body] if version == ITEM_VERSION:
+                return cls.from_json(body)
+            case [version, *_]:
+                raise MessageError(
+                    f"expected {ITEM_VERSION!r} and a body, got {version[:32]!r} "
+                    f"and {len(frames) - 1} more frames"
+                )
+            case _:
+                raise MessageError("an empty message")
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Read an item's JSON, or raise `MessageError` saying what differs."""
+        if len(body) > MESSAGE_LIMIT:
+            raise MessageError(f"a body of {len(body)} bytes; at most {MESSAGE_LIMIT} are read")
+        try:
+            item = msgspec.json.decode(body, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise MessageError(f"unreadable body: {error}") from error
+        if not item.path.startswith("/") or "\0" in item.path:
+            raise MessageError(f"expected an absolute path, got {item.path[:256]!r}")
+        return item
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoreEvent:
+    """What became of a core, told to whoever listens."""
+
+    kind: EventKind
+    id: str
+    """The id of the crash's record; empty where there is none (``failed``)."""
+    pod: str = ""
+    container: str = ""
+    process: str = ""
+    pid: int | None = None
+    core: str = ""
+    """The path of the core, or of the source where no core was stored."""
+    reason: str = ""
+    at: int = 0
+
+    def to_wire(self) -> list[bytes]:
+        """Write the event as the three frames of a message: kind (the topic), version, JSON."""
+        return [self.kind.encode(), EVENT_VERSION, to_json(self)]
+
+    @classmethod
+    def from_wire(cls, frames: list[bytes]) -> Self:
+        """Read what `to_wire` wrote, or raise `MessageError` saying what differs."""
+        match frames:
+            case [_, version, body] if version == EVENT_VERSION and len(body) <= MESSAGE_LIMIT:
+                pass
+            case _:
+                raise MessageError(f"expected a kind, {EVENT_VERSION!r} and a body")
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise MessageError(f"unreadable body: {error}") from error
+
+
+def to_json(value: object) -> bytes:
+    """Write a dataclass of this project as JSON, UTF-8, on one line."""
+    return msgspec.json.encode(value)
+
+
+def clean(raw: bytes, limit: int = 4096) -> str:
+    r"""Show at most *limit* hostile bytes as text, with ``\xHH`` for what is no UTF-8."""
+    return raw[:limit].decode("utf-8", "backslashreplace")

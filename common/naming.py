@@ -1,0 +1,147 @@
+"""Names of core files: how they are written, and every way one can be read.
+
+Stored:  ``core.<pod>.<container>.<process>.<pid>.<timestamp>.gz``, each part percent-encoded, dots
+included, so that the name splits at its dots.
+Sources: ``core.<process>.<pid>.<host>.<timestamp>`` (core(5): ``core.%e.%p.%h.%t``), where the
+kernel leaves dots as they are, so that one name can have several readings.
+Timestamps are nanoseconds (19 digits); seconds (10 digits) are read too.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote, unquote_to_bytes
+
+from common.errors import NamingError
+from common.item import clean
+from common.settings import NANOSECONDS
+
+PREFIX = "core."
+CORE_SUFFIX = ".gz"
+CHECKSUM_SUFFIX = ".gz.crc"
+RECORD_SUFFIX = ".json"
+
+# The parts share the 205 bytes that the rest of the longest name leaves of NAME_MAX (255).
+_POD_LIMIT, _CONTAINER_LIMIT, _PROCESS_LIMIT = 96, 63, 46
+_HOST_LIMIT = 128
+
+
+def encode(text: str, limit: int = 255) -> str:
+    """Write *text* so that it can be a part of a file name: at most *limit* ASCII characters.
+
+    What is cut off is whole ``%XX`` triplets.
+    """
+    encoded = quote(text, safe="", errors="surrogateescape").replace(".", "%2E")
+    if len(encoded) <= limit:
+        return encoded
+    cut = encoded[:limit]
+    broken = cut.rfind("%", limit - 2)
+    return cut if broken < 0 else cut[:broken]
+
+
+def decode(part: str) -> str:
+    """Read what `encode` wrote."""
+    return clean(unquote_to_bytes(part.encode("utf-8", "surrogateescape")))
+
+
+def is_number(text: str) -> bool:
+    """Say whether *text* is an unsigned ASCII number of a pid's size."""
+    return text.isascii() and text.isdecimal() and len(text) <= 10
+
+
+def _read_timestamp(text: str) -> int:
+    if text.isascii() and text.isdecimal():
+        if len(text) == 19:
+            return int(text)
+        if len(text) == 10:
+            return int(text) * NANOSECONDS
+    raise NamingError(f"expected a timestamp of 10 or 19 digits, got {text[:64]!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoreName:
+    """The name of a stored core, without its suffix."""
+
+    pod: str
+    container: str
+    process: str
+    pid: int
+    crashed_at: int
+    """Nanoseconds since the epoch."""
+
+    def __str__(self) -> str:
+        return (
+            f"{PREFIX}{encode(self.pod, _POD_LIMIT)}.{encode(self.container, _CONTAINER_LIMIT)}."
+            f"{encode(self.process, _PROCESS_LIMIT)}.{self.pid}.{self.crashed_at:019d}"
+        )
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Read a stored core's name, without its suffix; raises `NamingError`."""
+        match name.split("."):
+            case ["core", pod, container, process, pid, timestamp] if is_number(pid):
+                return cls(
+                    pod=decode(pod),
+                    container=decode(container),
+                    process=decode(process),
+                    pid=int(pid),
+                    crashed_at=_read_timestamp(timestamp),
+                )
+            case _:
+                raise NamingError(f"expected {PREFIX}<pod>.<container>.<process>.<pid>.<time>")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceName:
+    """One reading of a source's name."""
+
+    process: str
+    pid: int
+    host: str
+    crashed_at: int
+    """Nanoseconds since the epoch."""
+
+    def __str__(self) -> str:
+        return (
+            f"{PREFIX}{encode(self.process, _PROCESS_LIMIT)}.{self.pid}."
+            f"{encode(self.host, _HOST_LIMIT)}.{self.crashed_at:019d}"
+        )
+
+
+def read_source_name(name: str) -> list[SourceName]:
+    """Give every reading of a source's *name*, the likeliest first; none raises `NamingError`.
+
+    A program's name often has a number after a dot (``python3.11``) and a host's seldom, so the
+    later a number stands, the likelier it is the pid.
+    """
+    match name.split("."):
+        case ["core", *middle, timestamp] if middle:
+            crashed_at = _read_timestamp(timestamp)
+        case _:
+            raise NamingError(f"expected {PREFIX}<process>.<pid>.<host>.<time>")
+    readings = [
+        SourceName(
+            process=decode(".".join(middle[:place])),
+            pid=int(part),
+            host=decode(".".join(middle[place + 1 :])),
+            crashed_at=crashed_at,
+        )
+        for place, part in enumerate(middle)
+        if is_number(part) and 0 < place < len(middle) - 1
+    ]
+    if not readings:
+        raise NamingError(f"expected a pid between process and host in {name[:255]!r}")
+    return readings[::-1]
+
+
+def choose_reading(readings: list[SourceName], pid: int | None, comm: str) -> SourceName:
+    """Choose the reading that the core's own notes (*pid*, *comm*) agree with most."""
+    return max(
+        readings,
+        key=lambda reading: (reading.pid == pid, reading.process == comm, -readings.index(reading)),
+    )
+
+
+def short_id(core_name: str) -> str:
+    """Give the id of the crash whose core is called *core_name* (no suffix): 12 hex digits."""
+    return hashlib.sha256(core_name.encode()).hexdigest()[:12]

@@ -1,0 +1,86 @@
+"""Where things are and what the node is called: the settings that every program shares."""
+
+import os
+import shlex
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError
+from common.settings import SOCKET_PATH_LIMIT, EnvReader, directory_name, path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """The directories of the bundle."""
+
+    run_dir: Path = Path("/run/coremond")
+    """COREMON_RUN_DIR: the sockets between the programs; made with mode 0700."""
+
+    crash_dir: Path = Path("/var/crash")
+    """COREMON_CRASH_DIR: where cores arrive, from the kernel and from crashagent."""
+
+    cores_dir: Path = Path("/var/cores")
+    """COREMON_CORES_DIR: where stored cores live, in a directory for each node."""
+
+    levels_file: Path = Path("/logs/.minlevel.yaml")
+    """COREMON_LEVELS_FILE: how much each program logs; read again whenever it changes."""
+
+    node: str = field(default_factory=socket.gethostname)
+    """NODE_NAME: the node's name, and its directory's in the cores directory."""
+
+    @property
+    def store_dir(self) -> Path:
+        """This node's directory of stored cores."""
+        return self.cores_dir / self.node
+
+
+def read_places(reader: EnvReader) -> dict[str, Any]:
+    """Read the shared settings, as keyword arguments for a program's own."""
+    default = Places()
+    places = {
+        "run_dir": reader.read("COREMON_RUN_DIR", path, default.run_dir),
+        "crash_dir": reader.read("COREMON_CRASH_DIR", path, default.crash_dir),
+        "cores_dir": reader.read("COREMON_CORES_DIR", path, default.cores_dir),
+        "levels_file": reader.read("COREMON_LEVELS_FILE", path, default.levels_file),
+        "node": reader.read("NODE_NAME", directory_name, default.node),
+    }
+    longest = f"{places['run_dir']}/supervisor.sock"
+    reader.require(
+        len(longest.encode()) <= SOCKET_PATH_LIMIT,
+        f"COREMON_RUN_DIR={str(places['run_dir'])!r}: expected a shorter path, for the sockets in "
+        f"it may have {SOCKET_PATH_LIMIT} bytes at most",
+    )
+    return places
+
+
+def environment(env_file: Path | None = None) -> dict[str, str]:
+    """Give the process's environment, over which the lines of *env_file* are laid.
+
+    The file has ``NAME=value`` lines as a shell reads them, and ``#`` comments; what a line sets
+    wins over the environment. Raises `ConfigError` where a line is neither.
+    """
+    env = dict(os.environ)
+    if env_file is None:
+        return env
+    problems = []
+    try:
+        lines = env_file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{env_file}: {error}"]) from error
+    for number, line in enumerate(lines, 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            problems.append(f"{env_file}:{number}: {error}")
+            continue
+        for word in words:
+            name, equals, value = word.partition("=")
+            if equals and name.isidentifier():
+                env[name] = value
+            elif word != "export":
+                problems.append(f"{env_file}:{number}: expected NAME=value, got {word!r}")
+    if problems:
+        raise ConfigError(problems)
+    return env

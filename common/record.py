@@ -1,0 +1,118 @@
+"""The crash record: everything known of one crash, as it stands beside its core."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, Self
+
+import msgspec
+
+from common.errors import MessageError
+from common.item import Crash
+from common.naming import CORE_SUFFIX
+
+RECORD_VERSION = 1
+RECORD_LIMIT = 4 * 2**20
+"""Bytes of a record file; a longer one is not ours."""
+
+State = Literal["stored", "held", "removed"]
+IdentityBy = Literal["container-id", "pod-uid", "hostname", "core-environ", "guess"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """How the pod of a crash was found, which is how sure it is."""
+
+    by: IdentityBy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """The file a crash was read from: enough to know it again after a restart."""
+
+    name: str
+    """The file's name in the crash directory, percent-encoded where it is not plain."""
+    device: int
+    inode: int
+    size: int
+    changed_at: int
+    """The file's mtime, nanoseconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrashRecord(Crash):
+    """What stays of a crash. Sizes are bytes, moments nanoseconds since the epoch."""
+
+    version: int = RECORD_VERSION
+    id: str
+    name: str
+    """What the crash's files are called, without their suffixes: ``<name>.gz`` is the core."""
+    state: State
+    """``stored``: the core is there. ``held``: it was not kept. ``removed``: it was, once."""
+    reason: str = ""
+    """Why the core is not there."""
+    node: str = ""
+    namespace: str = ""
+    pod: str = ""
+    container: str = ""
+    process: str = ""
+    workload: str = ""
+    """The pod's name without its generated suffix; with the container and the process, and the
+    namespace, the key that limits are counted by."""
+    identity: Identity
+    elf: bool = True
+    size: int = 0
+    """The core as the process left it, holes included."""
+    data: int = 0
+    """Of that, what was neither a hole nor a block of zeros."""
+    packed: int = 0
+    """The stored file."""
+    ratio: float = 0.0
+    """size / packed."""
+    crc32: str = ""
+    """CRC-32 of the stored file, 8 hex digits, as in its .crc."""
+    sha256: str = ""
+    """SHA-256 of the stored file."""
+    detected_at: int = 0
+    stored_at: int | None = None
+    removed_at: int | None = None
+    convert_seconds: float | None = None
+    window: int = 0
+    """Which core of its limit's window this is, from 1; 0 where no limit was set."""
+    count: int = 1
+    """How many crashes this record stands for; more than 1 only where cores were held."""
+    last_crashed_at: int = 0
+    """The newest of them."""
+    source: Source | None = None
+    also: tuple[Source, ...] = ()
+    """The sources of further crashes counted in this record, as long as they are on disk."""
+
+    @property
+    def core(self) -> str:
+        """The file name of the core."""
+        return self.name + CORE_SUFFIX
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """The process that limits are counted by."""
+        return (self.namespace, self.workload, self.container, self.process)
+
+    def to_json(self) -> bytes:
+        """Write the record as indented JSON that ends in a newline."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Read what `to_json` wrote, or raise `MessageError` saying what differs."""
+        try:
+            record = msgspec.json.decode(text, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise MessageError(f"not a crash record: {error}") from error
+        if record.version > RECORD_VERSION:
+            raise MessageError(
+                f"a crash record of version {record.version}; this program reads {RECORD_VERSION}"
+            )
+        return record
+
+
+def facts_of(crash: Crash) -> dict[str, object]:
+    """Give the facts a record shares with the item it came from, by name."""
+    return {field.name: getattr(crash, field.name) for field in fields(Crash)}

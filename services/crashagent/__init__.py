@@ -1,0 +1,1 @@
+"""Take crashes in, and have each complete on disk before anyone is told."""

@@ -1,0 +1,1 @@
+"""Hand cores and their records out over gRPC."""
