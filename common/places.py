@@ -1,13 +1,10 @@
 """Where things are and what the node is called: the settings that every program shares."""
 
-import os
-import shlex
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
 from common.settings import SOCKET_PATH_LIMIT, EnvReader, directory_name, path
 
 
@@ -53,34 +50,3 @@ def read_places(reader: EnvReader) -> dict[str, Any]:
         f"it may have {SOCKET_PATH_LIMIT} bytes at most",
     )
     return places
-
-
-def environment(env_file: Path | None = None) -> dict[str, str]:
-    """Give the process's environment, over which the lines of *env_file* are laid.
-
-    The file has ``NAME=value`` lines as a shell reads them, and ``#`` comments; what a line sets
-    wins over the environment. Raises `ConfigError` where a line is neither.
-    """
-    env = dict(os.environ)
-    if env_file is None:
-        return env
-    problems = []
-    try:
-        lines = env_file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{env_file}: {error}"]) from error
-    for number, line in enumerate(lines, 1):
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError as error:
-            problems.append(f"{env_file}:{number}: {error}")
-            continue
-        for word in words:
-            name, equals, value = word.partition("=")
-            if equals and name.isidentifier():
-                env[name] = value
-            elif word != "export":
-                problems.append(f"{env_file}:{number}: expected NAME=value, got {word!r}")
-    if problems:
-        raise ConfigError(problems)
-    return env

@@ -1,6 +1,8 @@
 """Read typed settings from the environment, and report every mistake at once."""
 
+import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,37 @@ class EnvReader:
         """Raise `ConfigError` with every mistake seen, if there was one."""
         if self._problems:
             raise ConfigError(self._problems)
+
+
+def environment(env_file: Path | None = None) -> dict[str, str]:
+    """Give the process's environment, over which the lines of *env_file* are laid.
+
+    The file has ``NAME=value`` lines as a shell reads them, and ``#`` comments; what a line sets
+    wins over the environment. Raises `ConfigError` where a line is neither.
+    """
+    env = dict(os.environ)
+    if env_file is None:
+        return env
+    problems = []
+    try:
+        lines = env_file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{env_file}: {error}"]) from error
+    for number, line in enumerate(lines, 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            problems.append(f"{env_file}:{number}: {error}")
+            continue
+        for word in words:
+            name, equals, value = word.partition("=")
+            if equals and name.isidentifier():
+                env[name] = value
+            elif word != "export":
+                problems.append(f"{env_file}:{number}: expected NAME=value, got {word!r}")
+    if problems:
+        raise ConfigError(problems)
+    return env
 
 
 @dataclass(frozen=True, slots=True)
