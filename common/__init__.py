@@ -1,1 +1,3 @@
 """What at least two of the programs share; it knows no service."""
+
+__version__ = "0.1.0"

@@ -8,6 +8,7 @@ Timestamps are nanoseconds (19 digits); seconds (10 digits) are read too.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote, unquote_to_bytes
@@ -17,6 +18,9 @@ from common.item import clean
 from common.settings import NANOSECONDS
 
 PREFIX = "core."
+SIDECAR_SUFFIX = ".item"
+INTAKE_PREFIX = ".intake."
+PART_SUFFIX = ".part"
 CORE_SUFFIX = ".gz"
 CHECKSUM_SUFFIX = ".gz.crc"
 RECORD_SUFFIX = ".json"
@@ -42,6 +46,16 @@ def encode(text: str, limit: int = 255) -> str:
 def decode(part: str) -> str:
     """Read what `encode` wrote."""
     return clean(unquote_to_bytes(part.encode("utf-8", "surrogateescape")))
+
+
+def encode_name(name: str) -> str:
+    """Write a whole file *name* as plain text: as `encode`, but its dots stay."""
+    return encode(name, limit=3 * 255).replace("%2E", ".")
+
+
+def decode_name(text: str) -> str:
+    """Read what `encode_name` wrote, as the file system has it."""
+    return os.fsdecode(unquote_to_bytes(text))
 
 
 def is_number(text: str) -> bool:
@@ -140,6 +154,23 @@ def choose_reading(readings: list[SourceName], pid: int | None, comm: str) -> So
         readings,
         key=lambda reading: (reading.pid == pid, reading.process == comm, -readings.index(reading)),
     )
+
+
+def sidecar_name(source: str) -> str:
+    """Name the hidden file in which crashagent leaves the item of *source*, beside it."""
+    return f".{source}{SIDECAR_SUFFIX}"
+
+
+def source_of_sidecar(name: str) -> str:
+    """Give the name of the source whose sidecar *name* is; empty if it is none."""
+    if name.startswith("." + PREFIX) and name.endswith(SIDECAR_SUFFIX):
+        return name.removeprefix(".").removesuffix(SIDECAR_SUFFIX)
+    return ""
+
+
+def part_name(crashed_at: int) -> str:
+    """Name the hidden file in which a core comes in; *crashed_at* is its crash's alone."""
+    return f"{INTAKE_PREFIX}{crashed_at:019d}{PART_SUFFIX}"
 
 
 def short_id(core_name: str) -> str:

@@ -47,6 +47,8 @@ class Packed:
     """CRC-32 of the bytes written."""
     sha256: str
     """SHA-256 of the bytes written, 64 hex digits."""
+    cut: bool = False
+    """The source went on, and *max_data* did not."""
 
 
 def make_member(block: bytes) -> bytes:
@@ -114,8 +116,9 @@ class _Output:
         self.size += block.size
         self.data += block.data
 
-    def result(self) -> Packed:
+    def result(self, *, cut: bool) -> Packed:
         return Packed(
+            cut=cut,
             size=self.size,
             data=self.data,
             packed=self.packed,
@@ -125,21 +128,33 @@ class _Output:
 
 
 def pack(
-    source: int, target: int, *, workers: int = 1, is_stopped: Callable[[], bool] = lambda: False
+    source: int,
+    target: int,
+    *,
+    workers: int = 1,
+    max_data: int = 0,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Packed:
     """Pack the open file *source* into the open file *target*, from its place on.
 
     Memory is bounded by *workers*, whatever the size. A source that grows is packed as long as it
-    was; one that shrinks, as long as it still is. Raises `StoppedError` once *is_stopped*.
+    was; one that shrinks, as long as it still is. The core is cut short before its data (what is
+    in no hole) is more than *max_data* bytes; 0 is no limit. Raises `StoppedError` once
+    *is_stopped*.
     """
     size = os.fstat(source).st_size
     output = _Output(target)
     pending: deque[Future[_PackedBlock]] = deque()
+    taken, cut = 0, False
     with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
         try:
             for start, length, has_data in _blocks(source, size):
                 if is_stopped():
                     raise StoppedError("asked to stop while packing")
+                taken += length if has_data else 0
+                if max_data and taken > max_data:
+                    cut = True
+                    break
                 pending.append(
                     pool.submit(_pack_block, source, start, length) if has_data else _hole(length)
                 )
@@ -152,7 +167,7 @@ def pack(
                 future.cancel()
     if not output.packed:  # an empty file would be no gzip file, so it is one empty member
         output.add(_PackedBlock(0, 0, make_member(b"")))
-    return output.result()
+    return output.result(cut=cut)
 
 
 def _pack_block(source: int, start: int, length: int) -> _PackedBlock:

@@ -1,7 +1,7 @@
 """The crash record: everything known of one crash, as it stands beside its core."""
 
 from dataclasses import dataclass, fields
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -81,9 +81,8 @@ class CrashRecord(Crash):
     """How many crashes this record stands for; more than 1 only where cores were held."""
     last_crashed_at: int = 0
     """The newest of them."""
-    source: Source | None = None
-    also: tuple[Source, ...] = ()
-    """The sources of further crashes counted in this record, as long as they are on disk."""
+    sources: tuple[Source, ...] = ()
+    """The files that were taken in; of crashes counted later, as long as they are on disk."""
 
     @property
     def core(self) -> str:
@@ -113,6 +112,6 @@ class CrashRecord(Crash):
         return record
 
 
-def facts_of(crash: Crash) -> dict[str, object]:
+def facts_of(crash: Crash) -> dict[str, Any]:
     """Give the facts a record shares with the item it came from, by name."""
     return {field.name: getattr(crash, field.name) for field in fields(Crash)}

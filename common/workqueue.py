@@ -54,9 +54,9 @@ class _Endpoint:
     ) -> None:
         self._socket.close()
 
-    def fileno(self) -> int:
-        """Give the descriptor that becomes readable when the socket wants attention (edge)."""
-        return self._socket.fileno()
+    def register(self, poller: zmq.Poller) -> None:
+        """Let *poller* wait for this end, beside other things."""
+        poller.register(self._socket, zmq.POLLIN)
 
     def _receive(self) -> list[bytes] | None:
         try:

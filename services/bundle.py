@@ -1,0 +1,107 @@
+"""Start the bundle: hold the socket that crashes arrive at, then become supervisord.
+
+The process that this starts in stays the same, so that in a container supervisord is PID 1. The
+listening socket stays open in it, whatever happens to crashagent: see `crashagent.listener`.
+"""
+
+import argparse
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from common.errors import ConfigError
+from common.places import read_places
+from common.settings import EnvReader, environment
+from services.coremond.settings import CoremondSettings
+from services.crashagent.listener import open_listener
+from services.crashagent.settings import CrashagentSettings
+
+CONFIGURATION = Path(__file__).resolve().parent.parent / "conf" / "supervisord.conf"
+
+INHERITED_FROM = 256
+"""The first descriptor that supervisord leaves to its programs: its ``minfds``."""
+
+
+def main() -> int:
+    """Start the bundle; does not return unless something is wrong."""
+    options = _parser().parse_args()
+    try:
+        env = environment(options.env)
+        # All mistakes of all programs are shown before one of them starts.
+        _check(env)
+        hold_socket(env)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"coremond-bundle: {problem}", file=sys.stderr)  # noqa: T201  # no log yet
+        return os.EX_CONFIG
+    _make_output_reopenable()
+    env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
+    command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(options.configuration)]
+    return os.execve(sys.executable, command, env)  # noqa: S606  # a list, and no shell
+
+
+def _make_output_reopenable() -> None:
+    """Put a pipe between supervisord and a standard output that is a socket (systemd's journal).
+
+    supervisord opens its standard output once more by name, which cannot be done with a socket.
+    """
+    if not stat.S_ISSOCK(os.fstat(1).st_mode):
+        return
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        subprocess.Popen(["cat"], stdin=pipe, start_new_session=True)
+    os.dup2(writing, 1)
+    os.close(writing)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="coremond-bundle",
+        description="Run coremond, crashagent and qkview-collect under supervisord, in the "
+        "foreground. Ctrl-C or SIGTERM stops all three.",
+    )
+    parser.add_argument(
+        "--env", type=Path, metavar="FILE", help="settings, as NAME=value lines: conf/coremond.env"
+    )
+    parser.add_argument(
+        "-c",
+        "--configuration",
+        type=Path,
+        default=CONFIGURATION,
+        metavar="FILE",
+        help="the configuration of supervisord (default: %(default)s)",
+    )
+    return parser
+
+
+def _check(env: dict[str, str]) -> None:
+    problems: list[str] = []
+    for load in (CoremondSettings.from_env, CrashagentSettings.from_env):
+        try:
+            load(env)
+        except ConfigError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise ConfigError(problems)
+
+
+def hold_socket(env: dict[str, str]) -> None:
+    """Open crashagent's socket and leave it to the programs, told of in *env*."""
+    reader = EnvReader(env)
+    run_dir = read_places(reader)["run_dir"]
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError([f"COREMON_RUN_DIR={run_dir}: {error.strerror}"]) from error
+    env["COREMON_RUN_DIR"] = str(run_dir)
+    listener = open_listener(CrashagentSettings.from_env(env).apport_socket)
+    held = fcntl.fcntl(listener.detach(), fcntl.F_DUPFD, INHERITED_FROM)
+    os.set_inheritable(held, True)
+    env["CRASHAGENT_LISTEN_FD"] = str(held)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Start coremond: everything is built here, and handed to whoever uses it."""
+
+import sys
+from contextlib import closing
+
+import zmq
+
+from common import buildinfo, daemon
+from common.daemon import Stop
+from common.errors import ConfigError
+from common.log import Logger
+from common.workqueue import EventSender, ItemReceiver, events_endpoint, items_endpoint
+from services.coremond import sources
+from services.coremond.identity import Identifier
+from services.coremond.loop import Loop
+from services.coremond.settings import CoremondSettings
+from services.coremond.store import CoreStore
+from services.coremond.sweep import Sweep
+from services.coremond.watch import CrashDirectory
+from services.coremond.worker import Worker
+
+log = Logger()
+
+
+def serve(settings: CoremondSettings, stop: Stop) -> None:
+    """Convert and retain until *stop*."""
+    log.info(
+        "coremond started",
+        version=buildinfo.VERSION,
+        commitHash=buildinfo.COMMIT_HASH,
+        buildDate=buildinfo.BUILD_DATE,
+    )
+    log.info("coremon dest", dest=settings.store_dir)
+    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (
+        closing(_crash_directory(settings)) as directory,
+        closing(_store(settings)) as store,
+        zmq.Context() as context,
+        ItemReceiver(context, items_endpoint(settings.run_dir)) as items,
+        EventSender(context, events_endpoint(settings.run_dir)) as events,
+    ):
+        store.recover(lambda source: sources.is_there(directory.descriptor, source))
+        worker = Worker(
+            directory,
+            store,
+            Identifier(settings.node),
+            settings,
+            tell=events.send,
+            is_stopped=stop.is_set,
+        )
+        loop = Loop(
+            directory,
+            items,
+            worker,
+            Sweep(directory, store, worker, settings.keep),
+            scan_interval=settings.scan_interval,
+            sweep_interval=settings.cores_interval,
+        )
+        loop.run(stop)
+
+
+def _crash_directory(settings: CoremondSettings) -> CrashDirectory:
+    try:
+        settings.crash_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return CrashDirectory(settings.crash_dir)
+    except OSError as error:
+        raise ConfigError(
+            [f"COREMON_CRASH_DIR={settings.crash_dir}: {error.strerror or error}"]
+        ) from error
+
+
+def _store(settings: CoremondSettings) -> CoreStore:
+    try:
+        return CoreStore(settings.store_dir)
+    except OSError as error:
+        raise ConfigError(
+            [f"COREMON_CORES_DIR={settings.cores_dir}: {error.strerror or error}"]
+        ) from error
+
+
+def main() -> int:
+    """Run coremond; the result is its exit status."""
+    return daemon.run("coremond", CoremondSettings.from_env, serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Put together what is known of a crash: from its item, its core's notes, its file and its name."""
+
+import os
+from dataclasses import fields, replace
+
+from common import naming
+from common.elf import CoreNotes
+from common.errors import NamingError
+from common.item import Crash, CrashItem
+from common.naming import SourceName
+from common.record import Source
+
+
+def source_of(name: str, status: os.stat_result) -> Source:
+    """Describe the file *name*, so that it is known again."""
+    return Source(
+        name=naming.encode_name(name),
+        device=status.st_dev,
+        inode=status.st_ino,
+        size=status.st_size,
+        changed_at=status.st_mtime_ns,
+    )
+
+
+def gather(
+    name: str, item: CrashItem | None, notes: CoreNotes | None, status: os.stat_result, now: int
+) -> Crash:
+    """Put the facts together: what intake saw goes before the notes, these before the name.
+
+    A core whose file is shorter than its own headers say is truncated.
+    """
+    told = notes or CoreNotes()
+    named = _reading(name, told)
+    crash = _crash_of(item) if item else Crash()
+    missing = max(0, told.expected_size - status.st_size)
+    return replace(
+        crash,
+        pid=_first(crash.pid, told.pid, named.pid if named else None),
+        tid=_first(crash.tid, told.tid),
+        uid=_first(crash.uid, told.uid),
+        gid=_first(crash.gid, told.gid),
+        signal=_first(crash.signal, told.signal),
+        comm=crash.comm or told.comm or (named.process if named else ""),
+        cmdline=crash.cmdline or told.cmdline,
+        hostname=crash.hostname or (named.host if named else ""),
+        crashed_at=min(
+            now, crash.crashed_at or (named.crashed_at if named else 0) or status.st_mtime_ns
+        ),
+        truncated=crash.truncated or missing > 0,
+        truncated_why=crash.truncated_why
+        or (f"{missing} bytes of it are missing" if missing else ""),
+    )
+
+
+def _reading(name: str, notes: CoreNotes) -> SourceName | None:
+    try:
+        readings = naming.read_source_name(name)
+    except NamingError:
+        return None
+    return naming.choose_reading(readings, notes.pid, notes.comm)
+
+
+def _crash_of(item: CrashItem) -> Crash:
+    return Crash(**{field.name: getattr(item, field.name) for field in fields(Crash)})
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)

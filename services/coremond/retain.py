@@ -1,0 +1,112 @@
+"""Decide which cores to keep and which to let go. Deciding is pure; removing is done elsewhere."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from common.record import CrashRecord
+from common.settings import NANOSECONDS
+from services.coremond.settings import Retention
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """The core is to be kept."""
+
+    window: int = 0
+    """Which core of the limit's window it is, from 1; 0 without a limit."""
+    replaces: tuple[CrashRecord, ...] = ()
+    """The cores that go for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The core is not to be kept."""
+
+    until: int
+    """When the process is collected again, nanoseconds since the epoch."""
+    since: CrashRecord
+    """The core that reached the limit."""
+
+
+def decide(history: Iterable[CrashRecord], crashed_at: int, limits: Retention) -> Keep | Hold:
+    """Decide about a new core of a process, which crashed at *crashed_at* (ns).
+
+    *history* are the records of that process. Of them the cores that were ever stored, in the
+    order of their crashes, tell the window: so the same crash always gets the same answer, also
+    after a restart.
+    """
+    limit = limits.cores_max_files
+    if limit == 0:
+        return Keep()
+    stored = sorted(
+        (record for record in history if record.state != "held"),
+        key=lambda record: (record.crashed_at, record.name),
+    )
+    window = _window(stored)
+    if len(window) >= limit:
+        last = window[-1]
+        until = last.crashed_at + int(limits.retention_interval * NANOSECONDS)
+        if crashed_at < until:
+            return Hold(until=until, since=last)
+        place = 1
+    else:
+        # A core that is gone from an open window leaves its place to another.
+        place = 1 + sum(record.state == "stored" for record in window)
+    kept = [record for record in stored if record.state == "stored"]
+    surplus = len(kept) - limit + 1 if limits.rotate else 0
+    return Keep(window=place, replaces=tuple(kept[: max(0, surplus)]))
+
+
+def _window(stored: Sequence[CrashRecord]) -> Sequence[CrashRecord]:
+    """Give the cores of the newest window: from the last that was its first."""
+    first = max((n for n, record in enumerate(stored) if record.window <= 1), default=0)
+    return stored[first:]
+
+
+def choose_for_room(
+    stored: Iterable[CrashRecord], newcomer: CrashRecord | None, needed: int
+) -> list[CrashRecord] | None:
+    """Choose stored cores to remove until *needed* bytes are free; None if that cannot be.
+
+    The process with the most cores, the *newcomer* counted in, gives its oldest first, so that a
+    process that crashes in a loop cannot push out the only core of a quiet one.
+    """
+    kept = sorted(stored, key=lambda record: (record.crashed_at, record.name))
+    if sum(record.packed for record in kept) < needed:
+        return None
+    count = Counter(record.key for record in kept)
+    if newcomer:
+        count[newcomer.key] += 1
+    removals = []
+    while needed > 0:
+        # kept is sorted, and max() gives the first of equals: the oldest.
+        worst = max(kept, key=lambda record: count[record.key])
+        kept.remove(worst)
+        count[worst.key] -= 1
+        needed -= worst.packed
+        removals.append(worst)
+    return removals
+
+
+def choose_expired(records: Iterable[CrashRecord], now: int, retention: float) -> list[CrashRecord]:
+    """Choose the stored cores that are older than *retention* seconds at *now* (ns); 0 = none."""
+    if retention == 0:
+        return []
+    oldest = now - int(retention * NANOSECONDS)
+    return [r for r in records if r.state == "stored" and (r.stored_at or r.crashed_at) < oldest]
+
+
+def choose_forgotten(
+    records: Iterable[CrashRecord], now: int, retention: float
+) -> list[CrashRecord]:
+    """Choose the records without a core whose last news is older than *retention*; 0 = none."""
+    if retention == 0:
+        return []
+    oldest = now - int(retention * NANOSECONDS)
+    return [
+        record
+        for record in records
+        if record.state != "stored"
+        and max(record.last_crashed_at, record.crashed_at, record.removed_at or 0) < oldest
+    ]

@@ -1,0 +1,90 @@
+"""What coremond can be told from outside."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from common.disk import DiskLimits, read_disk_limits
+from common.places import Places, read_places
+from common.settings import EnvReader, boolean, count, duration, size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retention:
+    """How many cores are kept, and for how long. Seconds and bytes; 0 is off."""
+
+    cores_max_files: int = 3
+    """COREMON_CORES_MAX_FILES: so many cores of one process are kept before the limit is reached;
+    0 = no limit."""
+
+    retention_interval: float = 300.0
+    """COREMON_RETENTION_INTERVAL: once the limit is reached, further cores of that process are
+    ignored for this long, counted from the core that reached it."""
+
+    rotate: bool = False
+    """COREMON_ROTATE: after that interval, true: each new core replaces the oldest of that
+    process; false: new cores are added, and a new window of COREMON_CORES_MAX_FILES begins."""
+
+    retention: float = 0.0
+    """COREMON_RETENTION: cores older than this are deleted, sources too; 0 = off."""
+
+    record_retention: float = 90 * 86400.0
+    """COREMON_RECORD_RETENTION: records of crashes whose core is not there (any more) are deleted
+    when they are older than this; 0 = off."""
+
+    max_use: int = 0
+    """COREMON_MAX_USE: so many bytes of cores are kept; the process with the most cores gives its
+    oldest first; 0 = off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoremondSettings(Places):
+    """The settings, as they stand in the environment."""
+
+    keep: Retention = field(default_factory=Retention)
+
+    disk: DiskLimits = field(default_factory=DiskLimits)
+
+    delete_src: bool = True
+    """COREMON_DELETE_SRC: delete a source once its stored core is durable and verified; false: a
+    source is converted exactly once, and stays."""
+
+    cores_interval: float = 300.0
+    """COREMON_CORES_INTERVAL: how often stored cores are looked through for what is too old."""
+
+    scan_interval: float = 10.0
+    """COREMON_SCAN_INTERVAL: how often the crash directory is looked through for what no event
+    told of (network file systems have none)."""
+
+    workers: int = 0
+    """COREMON_WORKERS: threads that pack; 0 = one for each CPU coremond may use."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """Read the settings from *env*, or raise `ConfigError` with every mistake."""
+        reader, default, keep = EnvReader(env), cls(), Retention()
+        settings = cls(
+            **read_places(reader),
+            keep=Retention(
+                cores_max_files=reader.read("COREMON_CORES_MAX_FILES", count, keep.cores_max_files),
+                retention_interval=reader.read(
+                    "COREMON_RETENTION_INTERVAL", duration, keep.retention_interval
+                ),
+                rotate=reader.read("COREMON_ROTATE", boolean, keep.rotate),
+                retention=reader.read("COREMON_RETENTION", duration, keep.retention),
+                record_retention=reader.read(
+                    "COREMON_RECORD_RETENTION", duration, keep.record_retention
+                ),
+                max_use=reader.read("COREMON_MAX_USE", size, keep.max_use),
+            ),
+            disk=read_disk_limits(reader),
+            delete_src=reader.read("COREMON_DELETE_SRC", boolean, default.delete_src),
+            cores_interval=reader.read("COREMON_CORES_INTERVAL", duration, default.cores_interval),
+            scan_interval=reader.read("COREMON_SCAN_INTERVAL", duration, default.scan_interval),
+            workers=reader.read("COREMON_WORKERS", count, default.workers),
+        )
+        reader.require(settings.cores_interval > 0, "COREMON_CORES_INTERVAL: expected more than 0")
+        reader.require(settings.scan_interval > 0, "COREMON_SCAN_INTERVAL: expected more than 0")
+        reader.finish()
+        return settings

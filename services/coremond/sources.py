@@ -1,0 +1,69 @@
+"""A source and what crashagent left beside it: how they are opened, read and removed."""
+
+import os
+from collections.abc import Set as AbstractSet
+
+from common import naming
+from common.errors import CollectorError, SourceError
+from common.files import exists, open_regular, remove
+from common.item import MESSAGE_LIMIT, CrashItem
+from common.log import Logger
+from common.record import Source
+from services.coremond.gather import source_of
+
+log = Logger()
+
+
+def read_sidecar(directory: int, name: str) -> CrashItem | None:
+    """Read the item that crashagent left beside the source *name*; None without one.
+
+    Only a file of our own user counts: others may write in a crash directory.
+    """
+    sidecar = naming.sidecar_name(name)
+    try:
+        with open(open_regular(directory, sidecar), "rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                raise SourceError("it belongs to another user")
+            return CrashItem.from_json(file.read(MESSAGE_LIMIT + 1))
+    except FileNotFoundError:
+        return None
+    except (CollectorError, OSError) as error:
+        log.warning(
+            "item file refused",
+            file=sidecar,
+            reason=str(error),
+            effect="the crash is recorded without it",
+        )
+        return None
+
+
+def remove_source(directory: int, name: str) -> None:
+    """Remove the source *name*, then what was beside it."""
+    remove(directory, name)
+    remove(directory, naming.sidecar_name(name))
+
+
+def is_there(directory: int, source: Source) -> bool:
+    """Say whether the directory still has the very file that *source* describes."""
+    name = naming.decode_name(source.name)
+    try:
+        status = os.lstat(name, dir_fd=directory)
+    except OSError:
+        return False
+    return source_of(name, status) == source
+
+
+def remove_stale_sidecars(directory: int, names: AbstractSet[str]) -> None:
+    """Remove item files whose source is gone; *names* are the directory's.
+
+    A core that is about to get its name has its item file and its part; the part is looked for
+    first, so that one which is renamed in between is seen under its name.
+    """
+    for name in names:
+        source = naming.source_of_sidecar(name)
+        if not source or source in names:
+            continue
+        timestamp = source.rpartition(".")[2]
+        part = f"{naming.INTAKE_PREFIX}{timestamp}{naming.PART_SUFFIX}"
+        if not exists(directory, part) and not exists(directory, source):
+            remove(directory, name)

@@ -1,0 +1,171 @@
+"""The one writer of a node's directory of stored cores.
+
+A core is stored in this order, each step durable before the next, so that a kill at any instant
+leaves either nothing that counts or a whole core: ``.<name>.gz.tmp`` (packed, synced, read back),
+``<name>.gz.crc``, ``<name>.json``, and last ``<name>.gz``. It is removed in the opposite order of
+what counts: the record says so first. `CoreStore.recover` ends what a kill left in between.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from common import corestore, files
+from common.errors import ConfigError, CorruptError
+from common.log import Logger
+from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIX, PREFIX, RECORD_SUFFIX
+from common.packing import Packed, checksum
+from common.record import CrashRecord, Source
+
+log = Logger()
+
+_LOCK = ".lock"
+
+SourceKey = tuple[str, int, int, int]
+
+
+def key_of(source: Source) -> SourceKey:
+    """Give what a source is known again by; devices are numbered anew when a node restarts."""
+    return (source.name, source.inode, source.size, source.changed_at)
+
+
+class CoreStore:
+    """Owns the directory, and keeps its records at hand."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock = os.open(
+            _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._directory
+        )
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise ConfigError([f"{path}: another coremond keeps its cores there"]) from error
+        self._records = {record.name: record for record in corestore.read_records(path)}
+        self._by_source: dict[SourceKey, str] = {}
+        for record in self._records.values():
+            self._index(record)
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        os.close(self._lock)
+        os.close(self._directory)
+
+    @property
+    def descriptor(self) -> int:
+        """The open directory."""
+        return self._directory
+
+    def records(self) -> list[CrashRecord]:
+        """Give every record."""
+        return list(self._records.values())
+
+    def record_of(self, source: Source) -> CrashRecord | None:
+        """Give the record that *source* was counted in, None if it is new."""
+        name = self._by_source.get(key_of(source))
+        return self._records.get(name) if name else None
+
+    def has_name(self, name: str) -> bool:
+        """Say whether a crash is called *name*."""
+        return name in self._records
+
+    def has_core(self, record: CrashRecord) -> bool:
+        """Say whether the file of a stored core is there."""
+        return files.exists(self._directory, record.core)
+
+    def recover(self, has_source: Callable[[Source], bool]) -> None:
+        """End what an earlier coremond left in the middle; *has_source* says what is still there.
+
+        A core that was about to appear is undone if its source is there, and is done again.
+        """
+        names = set(os.listdir(self._directory))
+        for name in names:
+            if name.startswith("." + PREFIX) and name.endswith(files.TEMPORARY_SUFFIX):
+                files.remove(self._directory, name)
+        for record in self.records():
+            is_there = record.core in names
+            if record.state == "removed" and is_there:
+                self._unlink(record)
+            elif record.state == "stored" and not is_there:
+                self._end_missing(record, has_source)
+        for name in names:
+            if name.endswith(CHECKSUM_SUFFIX) and name.removesuffix(".crc") not in names:
+                files.remove(self._directory, name)
+        os.fsync(self._directory)
+
+    def _end_missing(self, record: CrashRecord, has_source: Callable[[Source], bool]) -> None:
+        if any(has_source(source) for source in record.sources):
+            files.remove(self._directory, record.name + CHECKSUM_SUFFIX)
+            self.forget(record)
+        else:
+            self.remove(record, "its file was not there any more", record.crashed_at)
+
+    def create(self, name: str) -> int:
+        """Open the hidden file in which the core of the crash *name* is packed."""
+        hidden = self._hidden(name)
+        files.remove(self._directory, hidden)
+        return files.create(self._directory, hidden)
+
+    def discard(self, name: str) -> None:
+        """Remove that file: the core is not to be."""
+        files.remove(self._directory, self._hidden(name))
+
+    def publish(self, record: CrashRecord, packed: Packed, descriptor: int) -> None:
+        """Let the packed core in *descriptor* appear, with its checksum and its record.
+
+        It is synced and read back first; a `CorruptError` says that the disk gave back something
+        else.
+        """
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if checksum(descriptor) != (packed.crc32, packed.packed):
+            raise CorruptError("what was written is not what can be read back")
+        line = corestore.checksum_line(record).encode()
+        files.write_durably(self._directory, record.name + CHECKSUM_SUFFIX, line)
+        self.save(record)
+        os.rename(
+            self._hidden(record.name),
+            record.core,
+            src_dir_fd=self._directory,
+            dst_dir_fd=self._directory,
+        )
+        os.fsync(self._directory)
+
+    def save(self, record: CrashRecord) -> None:
+        """Write the record, new or changed."""
+        files.write_durably(self._directory, record.name + RECORD_SUFFIX, record.to_json())
+        os.fsync(self._directory)
+        self._records[record.name] = record
+        self._index(record)
+
+    def remove(self, record: CrashRecord, reason: str, now: int) -> CrashRecord:
+        """Remove a stored core; its record stays, and says why and when (ns)."""
+        removed = replace(record, state="removed", reason=reason, removed_at=now)
+        self.save(removed)
+        self._unlink(removed)
+        os.fsync(self._directory)
+        return removed
+
+    def forget(self, record: CrashRecord) -> None:
+        """Delete the record itself."""
+        files.remove(self._directory, record.name + RECORD_SUFFIX)
+        del self._records[record.name]
+        for source in record.sources:
+            self._by_source.pop(key_of(source), None)
+
+    def _unlink(self, record: CrashRecord) -> None:
+        files.remove(self._directory, record.core)
+        files.remove(self._directory, record.name + CHECKSUM_SUFFIX)
+
+    def _index(self, record: CrashRecord) -> None:
+        for source in record.sources:
+            self._by_source[key_of(source)] = record.name
+
+    @staticmethod
+    def _hidden(name: str) -> str:
+        return f".{name}{CORE_SUFFIX}{files.TEMPORARY_SUFFIX}"

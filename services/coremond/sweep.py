@@ -1,0 +1,87 @@
+"""The regular look through what is stored: what is too old goes, and what does not fit."""
+
+import os
+import stat
+import time
+from collections.abc import Callable
+
+from common.errors import BusyError, SourceError
+from common.files import open_regular, refuse_if_being_written
+from common.log import Logger
+from common.settings import NANOSECONDS
+from services.coremond import retain, sources
+from services.coremond.settings import Retention
+from services.coremond.store import CoreStore
+from services.coremond.watch import CrashDirectory
+from services.coremond.worker import SETTLED_FOR, Worker
+
+log = Logger()
+
+
+class Sweep:
+    """Applies the retention settings to the store and to the crash directory."""
+
+    def __init__(
+        self,
+        directory: CrashDirectory,
+        store: CoreStore,
+        worker: Worker,
+        keep: Retention,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._directory = directory
+        self._store = store
+        self._worker = worker
+        self._keep = keep
+        self._clock = clock
+
+    def run(self) -> None:
+        """Look through everything once."""
+        now = self._clock()
+        for record in retain.choose_expired(self._store.records(), now, self._keep.retention):
+            self._worker.remove(record, "older than COREMON_RETENTION")
+        self._remove_old_sources(now)
+        self._make_room()
+        self._forget_records(now)
+
+    def _remove_old_sources(self, now: int) -> None:
+        if self._keep.retention == 0:
+            return
+        oldest = now - int(self._keep.retention * NANOSECONDS)
+        for name in self._directory.names():
+            if self._is_older(name, oldest, now):
+                log.info(
+                    "deleting src core file",
+                    src=self._directory.path / name,
+                    reason="older than COREMON_RETENTION",
+                )
+                sources.remove_source(self._directory.descriptor, name)
+
+    def _is_older(self, name: str, oldest: int, now: int) -> bool:
+        try:
+            descriptor = open_regular(self._directory.descriptor, name)
+        except (FileNotFoundError, SourceError):
+            return False
+        try:
+            status = os.fstat(descriptor)
+            refuse_if_being_written(descriptor, settled_for=SETTLED_FOR, now=now / NANOSECONDS)
+            return stat.S_ISREG(status.st_mode) and status.st_mtime_ns < oldest
+        except BusyError:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def _make_room(self) -> None:
+        stored = [record for record in self._store.records() if record.state == "stored"]
+        needed = min(self._worker.surplus(stored), sum(record.packed for record in stored))
+        for record in retain.choose_for_room(stored, None, needed) or ():
+            self._worker.remove(record, "the cores take more space than they may")
+
+    def _forget_records(self, now: int) -> None:
+        directory = self._directory.descriptor
+        records = retain.choose_forgotten(self._store.records(), now, self._keep.record_retention)
+        for record in records:
+            # A source that is still there would be taken for a new crash.
+            if not any(sources.is_there(directory, source) for source in record.sources):
+                self._store.forget(record)

@@ -1,0 +1,169 @@
+"""The spool: a core comes in under a hidden name and is complete before it has its own.
+
+What one crash leaves on disk, in order, so that a kill at any instant loses nothing:
+
+1. ``.intake.<time>.item``: the crash was accepted (what the sender said of it);
+2. ``.intake.<time>.part``: its core, as far as it came;
+3. ``.core.<…>.<time>.item``: the core is whole and synced (the item, in full; it replaces 1);
+4. ``core.<…>.<time>``: the part, renamed; now coremond may have it.
+
+`Spool.recover` takes up what an earlier crashagent left at any of these.
+"""
+
+import errno
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+
+from common import elf, naming
+from common.errors import CollectorError
+from common.files import create, exists, read_limited, remove, write_durably
+from common.item import MESSAGE_LIMIT, CrashItem, to_json
+from common.log import Logger
+from common.naming import SourceName
+
+log = Logger()
+
+_ROOM = 2**20
+KILLED = "crashagent was ended while the core came in"
+
+
+class Intake:
+    """One core on its way in; owns its part file until it is finished."""
+
+    def __init__(self, item: CrashItem, part: int) -> None:
+        self.item = item
+        self.part = part
+
+
+class Spool:
+    """Owns the crash directory, as far as crashagent writes there."""
+
+    def __init__(self, directory: Path, hostname: str) -> None:
+        self._path = directory
+        self._hostname = hostname
+        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._last_moment = 0
+        self._lock = Lock()
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        os.close(self._directory)
+
+    def moment(self) -> int:
+        """Give the time in nanoseconds, which is nobody else's: intakes are told apart by it."""
+        with self._lock:
+            self._last_moment = max(time.time_ns(), self._last_moment + 1)
+            return self._last_moment
+
+    def begin(self, item: CrashItem) -> Intake:
+        """Note on disk that the crash *item* was accepted, and open the file for its core."""
+        item_file = create(self._directory, _intake_item(item.crashed_at))
+        try:
+            os.write(item_file, to_json(item))
+        finally:
+            os.close(item_file)
+        return Intake(item, create(self._directory, naming.part_name(item.crashed_at)))
+
+    def finish(self, intake: Intake) -> CrashItem:
+        """Give the core its name; it is whole, synced and described when that is done.
+
+        On a full disk the end of the core gives way to its description.
+        """
+        try:
+            return self._finish(intake)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+        size = os.fstat(intake.part).st_size
+        os.ftruncate(intake.part, max(0, size - _ROOM))
+        intake.item = replace(intake.item, truncated=True, truncated_why="the disk was full")
+        return self._finish(intake)
+
+    def _finish(self, intake: Intake) -> CrashItem:
+        os.fsync(intake.part)
+        item = self._named(intake)
+        name = os.path.basename(item.path)
+        note = _intake_item(item.crashed_at)
+        write_durably(self._directory, note, to_json(item))
+        self._rename(note, naming.sidecar_name(name))
+        self._rename(naming.part_name(item.crashed_at), name)
+        os.fsync(self._directory)
+        os.close(intake.part)
+        return item
+
+    def _named(self, intake: Intake) -> CrashItem:
+        item = intake.item
+        notes = elf.read_notes(intake.part) or elf.CoreNotes()
+        name = SourceName(
+            process=item.comm or notes.comm or "unknown",
+            pid=item.pid or notes.pid or 0,
+            host=item.hostname or self._hostname,
+            crashed_at=item.crashed_at,
+        )
+        return replace(item, hostname=name.host, path=str(self._path / str(name)))
+
+    def _rename(self, old: str, new: str) -> None:
+        os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
+    def recover(self) -> list[CrashItem]:
+        """Finish every intake that an earlier crashagent left; give the items."""
+        names = set(os.listdir(self._directory))
+        for name in names:
+            if name.startswith(naming.INTAKE_PREFIX) and name.endswith(".tmp"):
+                remove(self._directory, name)
+        whole = {
+            source.rpartition(".")[2]: source
+            for name in names
+            if (source := naming.source_of_sidecar(name))
+        }
+        recovered = []
+        for moment in sorted(_moments(names)):
+            if f"{moment:019d}" in whole:
+                recovered.append(self._finish_renaming(moment, whole[f"{moment:019d}"]))
+            else:
+                recovered.append(self._finish_truncated(moment))
+        return recovered
+
+    def _finish_renaming(self, moment: int, source: str) -> CrashItem:
+        item = self._read_item(naming.sidecar_name(source), moment)
+        self._rename(naming.part_name(moment), source)
+        os.fsync(self._directory)
+        return replace(item, path=str(self._path / source))
+
+    def _finish_truncated(self, moment: int) -> CrashItem:
+        item = self._read_item(_intake_item(moment), moment)
+        if not exists(self._directory, naming.part_name(moment)):
+            os.close(create(self._directory, naming.part_name(moment)))
+        part = os.open(naming.part_name(moment), os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._directory)
+        intake = Intake(replace(item, truncated=True, truncated_why=KILLED), part)
+        log.warning(
+            "core came in partly",
+            file=naming.part_name(moment),
+            reason=KILLED,
+            effect="it is kept as far as it came",
+        )
+        return self.finish(intake)
+
+    def _read_item(self, name: str, moment: int) -> CrashItem:
+        try:
+            return CrashItem.from_json(read_limited(self._directory, name, MESSAGE_LIMIT))
+        except (CollectorError, FileNotFoundError):
+            return CrashItem(path=str(self._path), arrived="apport", crashed_at=moment)
+
+
+def _intake_item(crashed_at: int) -> str:
+    return f"{naming.INTAKE_PREFIX}{crashed_at:019d}{naming.SIDECAR_SUFFIX}"
+
+
+def _moments(names: set[str]) -> set[int]:
+    """Give the moments of the intakes that files are left of."""
+    moments = set()
+    for name in names:
+        middle, _, suffix = name.removeprefix(naming.INTAKE_PREFIX).partition(".")
+        is_ours = name.startswith(naming.INTAKE_PREFIX) and suffix in {"item", "part"}
+        if is_ours and len(middle) == 19 and middle.isascii() and middle.isdecimal():
+            moments.add(int(middle))
+    return moments
