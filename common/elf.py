@@ -7,7 +7,8 @@ layout of NT_PRSTATUS and NT_PRPSINFO.
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from common.item import clean
 
@@ -18,6 +19,7 @@ _MANY = 0xFFFF  # PN_XNUM: the real number of segments stands in section 0
 
 _NOTES_LIMIT = 64 * 1024  # the crashing thread's notes and the process's own come first
 _SEGMENTS_LIMIT = 2**20
+_SIZE_LIMIT = 2**63  # no file is larger, whatever a segment says
 _SEGMENTS_AT_ONCE = 4096
 
 
@@ -81,23 +83,22 @@ def _read(descriptor: int) -> CoreNotes | None:
     if count == _MANY:
         count = _many_segments(descriptor, layout, sections)
 
-    expected, notes = table + count * entry, CoreNotes()
+    expected, notes, left = table + count * entry, CoreNotes(), _NOTES_LIMIT
     for segment_type, offset, filesz in _segments(descriptor, layout, table, count):
-        if segment_type in {_LOAD, _NOTE} and filesz:
+        if segment_type in {_LOAD, _NOTE} and filesz and offset + filesz < _SIZE_LIMIT:
             expected = max(expected, offset + filesz)
-        if segment_type == _NOTE and not notes.pid:
-            blob = os.pread(descriptor, min(filesz, _NOTES_LIMIT), offset)
-            notes = _read_note_segment(blob, layout)
-    return CoreNotes(
-        **{name: getattr(notes, name) for name in CoreNotes.__slots__ if name != "expected_size"},
-        expected_size=expected,
-    )
+            if segment_type == _NOTE and left > 0 and notes.pid is None:
+                blob = os.pread(descriptor, min(filesz, left), offset)
+                left -= len(blob)
+                notes = _read_note_segment(blob, layout)
+    return replace(notes, expected_size=expected)
 
 
 def _many_segments(descriptor: int, layout: _Layout, sections: int) -> int:
     info = 44 if layout.wide else 28  # sh_info of the first section header
-    found: int = struct.unpack(layout.order + "I", os.pread(descriptor, 4, sections + info))[0]
-    return found
+    blob = os.pread(descriptor, 4, sections + info)
+    # Cut off before it, the file has at least as many as the header could not hold.
+    return int(struct.unpack(layout.order + "I", blob)[0]) if len(blob) == 4 else _MANY
 
 
 def _segments(
@@ -114,13 +115,19 @@ def _segments(
 def _read_note_segment(blob: bytes, layout: _Layout) -> CoreNotes:
     found: dict[str, int | str] = {}
     for note_type, body in _notes(blob, layout.order):
-        if note_type == _PRSTATUS and "tid" not in found:
-            place = 32 if layout.wide else 24
-            found["signal"] = struct.unpack_from(layout.order + "H", body, 12)[0]
-            found["tid"] = struct.unpack_from(layout.order + "I", body, place)[0]
-        elif note_type == _PRPSINFO and "pid" not in found:
-            found.update(_read_psinfo(body, layout))
+        with suppress(struct.error):  # a note that is cut short tells nothing
+            if note_type == _PRSTATUS and "tid" not in found:
+                found.update(_read_status(body, layout))
+            elif note_type == _PRPSINFO and "pid" not in found:
+                found.update(_read_psinfo(body, layout))
     return CoreNotes(**found)  # type: ignore[arg-type]  # the keys are its fields
+
+
+def _read_status(body: bytes, layout: _Layout) -> dict[str, int | str]:
+    return {
+        "signal": struct.unpack_from(layout.order + "H", body, 12)[0],
+        "tid": struct.unpack_from(layout.order + "I", body, 32 if layout.wide else 24)[0],
+    }
 
 
 def _read_psinfo(body: bytes, layout: _Layout) -> dict[str, int | str]:

@@ -40,7 +40,12 @@ def open_regular(directory: int, name: str) -> int:
     """
     if "/" in name or name in {"", ".", ".."}:
         raise SourceError(f"{name!r} is no file name")
-    looked_at = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        looked_at = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SourceError(f"it cannot be looked at: {error.strerror}") from error
     try:
         status = os.fstat(looked_at)
         if not stat.S_ISREG(status.st_mode):
@@ -115,12 +120,12 @@ def write_durably(directory: int, name: str, data: bytes, mode: int = 0o600) -> 
     try:
         write_all(descriptor, data)
         os.fsync(descriptor)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
         remove(directory, temporary)
         raise
     finally:
         os.close(descriptor)
-    os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def read_limited(directory: int, name: str, limit: int) -> bytes:

@@ -1,7 +1,7 @@
 """What travels between the programs: a crash on its way, and what became of a core."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 
@@ -9,10 +9,12 @@ from common.errors import MessageError
 
 ITEM_VERSION = b"crash/1"
 EVENT_VERSION = b"core/1"
-MESSAGE_LIMIT = 64 * 1024
+MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message's body; a longer one is refused."""
 
 Arrival = Literal["file", "apport", "kernel-socket", "systemd", "apport-report"]
+Pid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 EventKind = Literal["stored", "held", "removed", "failed"]
 
 
@@ -25,11 +27,11 @@ class Crash:
     """
 
     arrived: Arrival = "file"
-    pid: int | None = None
+    pid: Pid | None = None
     """The pid in the process's own pid namespace (``%p`` in core(5))."""
-    host_pid: int | None = None
+    host_pid: Pid | None = None
     """The pid as the collector sees it."""
-    tid: int | None = None
+    tid: Pid | None = None
     """The thread that crashed, in the process's own pid namespace."""
     uid: int | None = None
     gid: int | None = None
@@ -40,12 +42,12 @@ class Crash:
     hostname: str = ""
     cgroup: str = ""
     container_id: str = ""
-    started_at: int | None = None
+    started_at: Moment | None = None
     rlimit: int | None = None
     """The soft RLIMIT_CORE in bytes; None is unknown or unlimited."""
     dumpable: int | None = None
     """prctl(2) PR_GET_DUMPABLE at the crash: 0, 1 or 2."""
-    crashed_at: int = 0
+    crashed_at: Moment = 0
     truncated: bool = False
     truncated_why: str = ""
 

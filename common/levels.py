@@ -35,7 +35,7 @@ def parse(text: str, program: str) -> int:
 
     try:
         levels = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     if levels is None:
         levels = {}

@@ -4,6 +4,7 @@
 """
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ LINE_LIMIT = 4096
 
 _NAMED_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _CUT = "…"
+_UNIT = re.compile(r"\\(?:x..|u.{4}|U.{8}|.)|.", re.DOTALL)
 
 
 def escape(value: str) -> str:
@@ -65,12 +67,12 @@ def _join(values: Mapping[str, str]) -> str:
 
 
 def _shorten(value: str, excess: int) -> str:
-    kept = value.removesuffix(_CUT)[: max(0, len(value) - max(excess, 1) - len(_CUT.encode()))]
-    # An escape cut in half would swallow the closing quote: go back to before its backslash.
-    body = kept.rstrip("\\")
-    if (len(kept) - len(body)) % 2:
-        kept = kept[:-1]
-    return kept + _CUT
+    """Cut at least *excess* bytes off an escaped *value*, and no escape in two."""
+    units = _UNIT.findall(value.removesuffix(_CUT))
+    excess += len(_CUT.encode())
+    while units and excess > 0:
+        excess -= len(units.pop().encode())
+    return "".join(units) + _CUT
 
 
 class _Formatter(logging.Formatter):

@@ -168,6 +168,12 @@ def source_of_sidecar(name: str) -> str:
     return ""
 
 
+def moment_of(source: str) -> int | None:
+    """Give the moment (ns) that the name of a *source* of crashagent's ends in; None without."""
+    text = source.rpartition(".")[2]
+    return int(text) if len(text) == 19 and text.isascii() and text.isdecimal() else None
+
+
 def part_name(crashed_at: int) -> str:
     """Name the hidden file in which a core comes in; *crashed_at* is its crash's alone."""
     return f"{INTAKE_PREFIX}{crashed_at:019d}{PART_SUFFIX}"

@@ -84,14 +84,18 @@ def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         place = end
 
 
-def _blocks(descriptor: int, size: int) -> Iterator[tuple[int, int, bool]]:
-    """Give each block's start and length, and whether any of it is in no hole."""
+def _blocks(descriptor: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Give each block's start and length, and how much of it is in no hole."""
     ranges = data_ranges(descriptor, size)
     current = next(ranges, None)
     for start in range(0, size, BLOCK):
-        while current and current[1] <= start:
+        end, data = min(start + BLOCK, size), 0
+        while current and current[0] < end:
+            data += min(current[1], end) - max(current[0], start)
+            if current[1] > end:
+                break
             current = next(ranges, None)
-        yield start, min(BLOCK, size - start), bool(current and current[0] < start + BLOCK)
+        yield start, end - start, data
 
 
 class _PackedBlock(NamedTuple):
@@ -148,15 +152,15 @@ def pack(
     taken, cut = 0, False
     with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
         try:
-            for start, length, has_data in _blocks(source, size):
+            for start, length, data in _blocks(source, size):
                 if is_stopped():
                     raise StoppedError("asked to stop while packing")
-                taken += length if has_data else 0
+                taken += data
                 if max_data and taken > max_data:
                     cut = True
                     break
                 pending.append(
-                    pool.submit(_pack_block, source, start, length) if has_data else _hole(length)
+                    pool.submit(_pack_block, source, start, length) if data else _hole(length)
                 )
                 if len(pending) > 2 * workers:
                     output.add(pending.popleft().result())

@@ -1,5 +1,6 @@
 """Where things are and what the node is called: the settings that every program shares."""
 
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_places(reader: EnvReader) -> dict[str, Any]:
     }
     longest = f"{places['run_dir']}/supervisor.sock"
     reader.require(
-        len(longest.encode()) <= SOCKET_PATH_LIMIT,
+        len(os.fsencode(longest)) <= SOCKET_PATH_LIMIT,
         f"COREMON_RUN_DIR={str(places['run_dir'])!r}: expected a shorter path, for the sockets in "
         f"it may have {SOCKET_PATH_LIMIT} bytes at most",
     )

@@ -13,6 +13,7 @@ RECORD_VERSION = 1
 RECORD_LIMIT = 4 * 2**20
 """Bytes of a record file; a longer one is not ours."""
 
+SourceKey = tuple[str, int, int, int]
 State = Literal["stored", "held", "removed"]
 IdentityBy = Literal["container-id", "pod-uid", "hostname", "core-environ", "guess"]
 
@@ -35,6 +36,11 @@ class Source:
     size: int
     changed_at: int
     """The file's mtime, nanoseconds."""
+
+    @property
+    def key(self) -> SourceKey:
+        """What the file is known again by; devices are numbered anew when a node restarts."""
+        return (self.name, self.inode, self.size, self.changed_at)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,14 +19,16 @@ SOCKET_PATH_LIMIT = 107
 _DURATION_UNITS = {
     "ns": 1e-9,
     "us": 1e-6,
-    "µs": 1e-6,
+    "µs": 1e-6,  # U+00B5, the micro sign
+    "μs": 1e-6,  # U+03BC, the Greek letter
     "ms": 1e-3,
     "s": 1.0,
     "m": 60.0,
     "h": 3600.0,
     "d": 86400.0,
 }
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d)", re.ASCII)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|[µμ]s|ms|s|m|h|d)", re.ASCII)
+_LONGEST = 2**63 / NANOSECONDS  # seconds: what Go's Duration, nanoseconds in an int64, can hold
 _SIZE = re.compile(r"(\d+)(?:([KMGT])(?:i?B)?)?", re.ASCII)
 _SIZE_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%", re.ASCII)
@@ -72,24 +74,33 @@ def environment(env_file: Path | None = None) -> dict[str, str]:
         return env
     problems = []
     try:
-        lines = env_file.read_text().splitlines()
+        lines = env_file.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{env_file}: {error}"]) from error
     for number, line in enumerate(lines, 1):
         try:
-            words = shlex.split(line, comments=True)
+            for word in _words(line):
+                name, equals, value = word.partition("=")
+                if equals and name.isidentifier():
+                    env[name] = value
+                elif word != "export":
+                    problems.append(f"{env_file}:{number}: expected NAME=value, got {word!r}")
         except ValueError as error:
             problems.append(f"{env_file}:{number}: {error}")
-            continue
-        for word in words:
-            name, equals, value = word.partition("=")
-            if equals and name.isidentifier():
-                env[name] = value
-            elif word != "export":
-                problems.append(f"{env_file}:{number}: expected NAME=value, got {word!r}")
     if problems:
         raise ConfigError(problems)
     return env
+
+
+def _words(line: str) -> Iterator[str]:
+    """Split *line* as a shell does, up to a comment: ``#`` where a word would begin."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    for word in lexer:
+        if word.startswith("#"):
+            return
+        yield word
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,8 @@ def duration(text: str) -> float:
         position = match.end()
     if position == 0 or position != len(text):
         raise ValueError("expected a duration such as 0, 90s, 5m, 1h30m or 2d")
+    if total >= _LONGEST:
+        raise ValueError("expected a duration of less than 292 years")
     return total
 
 
@@ -172,14 +185,14 @@ def path(text: str) -> Path:
 def socket_path(text: str) -> Path:
     """Read an absolute path that is short enough to be a Unix socket's."""
     found = path(text)
-    if len(text.encode()) > SOCKET_PATH_LIMIT:
+    if len(os.fsencode(text)) > SOCKET_PATH_LIMIT:
         raise ValueError(f"expected a path of at most {SOCKET_PATH_LIMIT} bytes: it names a socket")
     return found
 
 
 def directory_name(text: str) -> str:
     """Read a name that can be a directory's: not empty, no slash, not ``.`` or ``..``."""
-    if text in {".", ".."} or "/" in text or "\0" in text or len(text.encode()) > 255:
+    if text in {".", ".."} or "/" in text or "\0" in text or len(os.fsencode(text)) > 255:
         raise ValueError("expected a name without a slash")
     return text
 

@@ -18,6 +18,7 @@ from common.settings import EnvReader, environment
 from services.coremond.settings import CoremondSettings
 from services.crashagent.listener import open_listener
 from services.crashagent.settings import CrashagentSettings
+from services.qkview_collect.settings import QkviewSettings
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf" / "supervisord.conf"
 
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(env: dict[str, str]) -> None:
     problems: list[str] = []
-    for load in (CoremondSettings.from_env, CrashagentSettings.from_env):
+    for load in (CoremondSettings.from_env, CrashagentSettings.from_env, QkviewSettings.from_env):
         try:
             load(env)
         except ConfigError as error:

@@ -43,13 +43,17 @@ def gather(
         comm=crash.comm or told.comm or (named.process if named else ""),
         cmdline=crash.cmdline or told.cmdline,
         hostname=crash.hostname or (named.host if named else ""),
-        crashed_at=min(
-            now, crash.crashed_at or (named.crashed_at if named else 0) or status.st_mtime_ns
-        ),
+        crashed_at=_crashed_at(crash, named, status, now),
         truncated=crash.truncated or missing > 0,
         truncated_why=crash.truncated_why
         or (f"{missing} bytes of it are missing" if missing else ""),
     )
+
+
+def _crashed_at(crash: Crash, named: SourceName | None, status: os.stat_result, now: int) -> int:
+    """Give the moment that is told first; a file's own may be anything, so it is bounded."""
+    told = crash.crashed_at or (named.crashed_at if named else 0)
+    return min(now, told or max(0, status.st_mtime_ns))
 
 
 def _reading(name: str, notes: CoreNotes) -> SourceName | None:

@@ -32,20 +32,16 @@ class Hold:
 def decide(history: Iterable[CrashRecord], crashed_at: int, limits: Retention) -> Keep | Hold:
     """Decide about a new core of a process, which crashed at *crashed_at* (ns).
 
-    *history* are the records of that process. Of them the cores that were ever stored, in the
-    order of their crashes, tell the window: so the same crash always gets the same answer, also
-    after a restart.
+    *history* are the records of that process. Those of the cores that were ever stored tell the
+    window, so that the answer is the same after a restart.
     """
     limit = limits.cores_max_files
     if limit == 0:
         return Keep()
-    stored = sorted(
-        (record for record in history if record.state != "held"),
-        key=lambda record: (record.crashed_at, record.name),
-    )
+    stored = [record for record in history if record.state != "held"]
     window = _window(stored)
-    if len(window) >= limit:
-        last = window[-1]
+    if any(record.window >= limit for record in window):
+        last = max(window, key=lambda record: record.crashed_at)
         until = last.crashed_at + int(limits.retention_interval * NANOSECONDS)
         if crashed_at < until:
             return Hold(until=until, since=last)
@@ -53,15 +49,22 @@ def decide(history: Iterable[CrashRecord], crashed_at: int, limits: Retention) -
     else:
         # A core that is gone from an open window leaves its place to another.
         place = 1 + sum(record.state == "stored" for record in window)
-    kept = [record for record in stored if record.state == "stored"]
+    kept = sorted(
+        (record for record in stored if record.state == "stored"),
+        key=lambda record: (record.crashed_at, record.name),
+    )
     surplus = len(kept) - limit + 1 if limits.rotate else 0
     return Keep(window=place, replaces=tuple(kept[: max(0, surplus)]))
 
 
 def _window(stored: Sequence[CrashRecord]) -> Sequence[CrashRecord]:
-    """Give the cores of the newest window: from the last that was its first."""
-    first = max((n for n, record in enumerate(stored) if record.window <= 1), default=0)
-    return stored[first:]
+    """Give the cores of the newest window: from the last that was its first.
+
+    They are in the order they were stored in: crashes may arrive late, or in one second.
+    """
+    in_order = sorted(stored, key=lambda record: (record.stored_at or 0, record.name))
+    first = max((n for n, record in enumerate(in_order) if record.window <= 1), default=0)
+    return in_order[first:]
 
 
 def choose_for_room(

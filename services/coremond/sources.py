@@ -1,6 +1,7 @@
 """A source and what crashagent left beside it: how they are opened, read and removed."""
 
 import os
+import stat
 from collections.abc import Set as AbstractSet
 
 from common import naming
@@ -40,7 +41,7 @@ def read_sidecar(directory: int, name: str) -> CrashItem | None:
 def remove_source(directory: int, name: str) -> None:
     """Remove the source *name*, then what was beside it."""
     remove(directory, name)
-    remove(directory, naming.sidecar_name(name))
+    _remove_sidecar(directory, naming.sidecar_name(name))
 
 
 def is_there(directory: int, source: Source) -> bool:
@@ -48,9 +49,9 @@ def is_there(directory: int, source: Source) -> bool:
     name = naming.decode_name(source.name)
     try:
         status = os.lstat(name, dir_fd=directory)
-    except OSError:
+    except (OSError, ValueError):
         return False
-    return source_of(name, status) == source
+    return source_of(name, status).key == source.key
 
 
 def remove_stale_sidecars(directory: int, names: AbstractSet[str]) -> None:
@@ -61,9 +62,18 @@ def remove_stale_sidecars(directory: int, names: AbstractSet[str]) -> None:
     """
     for name in names:
         source = naming.source_of_sidecar(name)
-        if not source or source in names:
+        moment = naming.moment_of(source)
+        if moment is None or source in names:
             continue
-        timestamp = source.rpartition(".")[2]
-        part = f"{naming.INTAKE_PREFIX}{timestamp}{naming.PART_SUFFIX}"
-        if not exists(directory, part) and not exists(directory, source):
-            remove(directory, name)
+        if not exists(directory, naming.part_name(moment)) and not exists(directory, source):
+            _remove_sidecar(directory, name)
+
+
+def _remove_sidecar(directory: int, name: str) -> None:
+    """Remove the item file *name*, if it is one of ours: others may write here too."""
+    try:
+        status = os.lstat(name, dir_fd=directory)
+    except OSError:
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+        remove(directory, name)

@@ -17,18 +17,11 @@ from common.errors import ConfigError, CorruptError
 from common.log import Logger
 from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIX, PREFIX, RECORD_SUFFIX
 from common.packing import Packed, checksum
-from common.record import CrashRecord, Source
+from common.record import CrashRecord, Source, SourceKey
 
 log = Logger()
 
 _LOCK = ".lock"
-
-SourceKey = tuple[str, int, int, int]
-
-
-def key_of(source: Source) -> SourceKey:
-    """Give what a source is known again by; devices are numbered anew when a node restarts."""
-    return (source.name, source.inode, source.size, source.changed_at)
 
 
 class CoreStore:
@@ -67,7 +60,7 @@ class CoreStore:
 
     def record_of(self, source: Source) -> CrashRecord | None:
         """Give the record that *source* was counted in, None if it is new."""
-        name = self._by_source.get(key_of(source))
+        name = self._by_source.get(source.key)
         return self._records.get(name) if name else None
 
     def has_name(self, name: str) -> bool:
@@ -112,14 +105,17 @@ class CoreStore:
         return files.create(self._directory, hidden)
 
     def discard(self, name: str) -> None:
-        """Remove that file: the core is not to be."""
+        """Remove that file, and what `prepare` wrote: the core is not to be."""
         files.remove(self._directory, self._hidden(name))
+        files.remove(self._directory, name + CHECKSUM_SUFFIX)
+        if name in self._records:
+            self.forget(self._records[name])
 
-    def publish(self, record: CrashRecord, packed: Packed, descriptor: int) -> None:
-        """Let the packed core in *descriptor* appear, with its checksum and its record.
+    def prepare(self, record: CrashRecord, packed: Packed, descriptor: int) -> None:
+        """Make the packed core in *descriptor* durable, and write its checksum and its record.
 
         It is synced and read back first; a `CorruptError` says that the disk gave back something
-        else.
+        else. All that is left to do is `publish`.
         """
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -128,6 +124,9 @@ class CoreStore:
         line = corestore.checksum_line(record).encode()
         files.write_durably(self._directory, record.name + CHECKSUM_SUFFIX, line)
         self.save(record)
+
+    def publish(self, record: CrashRecord) -> None:
+        """Let the core that is prepared appear."""
         os.rename(
             self._hidden(record.name),
             record.core,
@@ -156,7 +155,7 @@ class CoreStore:
         files.remove(self._directory, record.name + RECORD_SUFFIX)
         del self._records[record.name]
         for source in record.sources:
-            self._by_source.pop(key_of(source), None)
+            self._by_source.pop(source.key, None)
 
     def _unlink(self, record: CrashRecord) -> None:
         files.remove(self._directory, record.core)
@@ -164,7 +163,7 @@ class CoreStore:
 
     def _index(self, record: CrashRecord) -> None:
         for source in record.sources:
-            self._by_source[key_of(source)] = record.name
+            self._by_source[source.key] = record.name
 
     @staticmethod
     def _hidden(name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from common import elf, naming, packing
 from common.errors import BusyError, CorruptError, SourceError, StoppedError
 from common.files import open_regular, refuse_if_being_written
-from common.item import CoreEvent, Crash, CrashItem, EventKind
+from common.item import CoreEvent, Crash, CrashItem, EventKind, clean
 from common.log import Logger
 from common.naming import CoreName
 from common.packing import Packed
@@ -143,23 +143,26 @@ class Worker:
         log.info("creating coredump", src=self._path(name), dst=self._stored_path(record))
         target = self._store.create(record.name)
         try:
-            record, packed = self._pack(record, descriptor, target)
-            room = self._room_for(record, replaces)
-            if room is None:
-                self._store.discard(record.name)
-                self._hold(name, replace(record, packed=0, ratio=0.0), "there is no space for it")
-                return
-            for old in (*replaces, *room):
-                reason = "replaced by a newer core" if old in replaces else "made room for another"
-                self.remove(old, reason)
-            self._store.publish(record, packed, target)
+            stored, packed = self._pack(record, descriptor, target)
+            room = self._room_for(stored, replaces)
+            if room is not None:
+                self._store.prepare(stored, packed, target)
+                for old in replaces:
+                    self.remove(old, "replaced by a newer core")
+                for old in room:
+                    self.remove(old, "made room for another")
+                self._store.publish(stored)
         except BaseException:
             self._store.discard(record.name)
             raise
         finally:
             os.close(target)
-        self._tell_of("stored", record)
-        self._delete_source(name, record)
+        if room is None:
+            self._store.discard(record.name)
+            self._hold(name, replace(record, window=0), "there is no space for it")
+            return
+        self._tell_of("stored", stored)
+        self._delete_source(name, stored)
 
     def _pack(
         self, record: CrashRecord, descriptor: int, target: int
@@ -294,4 +297,4 @@ class Worker:
         return str(self._store.path / record.name)
 
     def _path(self, name: str) -> str:
-        return str(self._directory.path / name)
+        return clean(os.fsencode(self._directory.path / name))

@@ -18,17 +18,18 @@ MODE = 0o600
 def open_listener(path: Path) -> socket.socket:
     """Listen at *path*, clearing away what a dead listener left; raises `ConfigError`."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o777 & ~MODE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_stale(path)
-        listener.bind(str(path))
+        umask = os.umask(0o777 & ~MODE)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(umask)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError([f"cannot listen at {path}: {error.strerror or error}"]) from error
-    finally:
-        os.umask(umask)
     return listener
 
 
@@ -40,6 +41,7 @@ def inherited_listener(descriptor: int) -> socket.socket:
     except OSError as error:
         raise ConfigError([f"CRASHAGENT_LISTEN_FD={descriptor}: {error.strerror}"]) from error
     if listener.family != socket.AF_UNIX or not listening:
+        listener.close()
         raise ConfigError([f"CRASHAGENT_LISTEN_FD={descriptor}: expected a listening Unix socket"])
     os.set_inheritable(descriptor, False)
     return listener

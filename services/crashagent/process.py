@@ -49,7 +49,7 @@ def read_process(pid: int, own_pid: int | None) -> dict[str, Any]:
                 "gid": status.gid,
                 **_read_details(process),
             }
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, LookupError):
         return {}
     return facts
 
@@ -112,12 +112,20 @@ def _started_at(stat: bytes) -> int:
 
 
 def _read_cgroup(text: bytes) -> dict[str, str]:
-    """Give the cgroup path, of version 2 or else the longest, and the container id in any."""
-    paths = [clean(line.split(b":", 2)[2]) for line in text.split(b"\n") if line.count(b":") >= 2]
-    if not paths:
+    """Give the cgroup path, of version 2 or else the longest, and the container id in any.
+
+    On a host with both versions, that of version 2 may be the root, which tells nothing.
+    """
+    lines = [line.split(b":", 2) for line in text.split(b"\n") if line.count(b":") >= 2]
+    if not lines:
         return {}
+    paths = [clean(path) for _, _, path in lines]
+    unified = [clean(path) for number, _, path in lines if number == b"0" and path != b"/"]
     found = [match[-1] for path in paths if (match := _CONTAINER_ID.findall(path))]
-    return {"cgroup": max(paths, key=len), "container_id": found[0] if found else ""}
+    return {
+        "cgroup": unified[0] if unified else max(paths, key=len),
+        "container_id": found[0] if found else "",
+    }
 
 
 def _foreign_hostname(process: int) -> str:

@@ -80,7 +80,7 @@ class _Reception:
     def _room(self) -> str:
         """Say why the core must not grow any more, if so."""
         disk = self._limits.disk
-        if disk.max_core and self._written >= disk.max_core:
+        if disk.max_core and self._written > disk.max_core:
             return f"it has more than {disk.max_core} bytes of data"
         if self._written - self._checked >= _SPACE_CHECK_EVERY:
             self._checked = self._written

@@ -12,6 +12,7 @@ What one crash leaves on disk, in order, so that a kill at any instant loses not
 
 import errno
 import os
+import stat
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,14 @@ from threading import Lock
 
 from common import elf, naming
 from common.errors import CollectorError
-from common.files import create, exists, read_limited, remove, write_durably
+from common.files import (
+    TEMPORARY_SUFFIX,
+    create,
+    exists,
+    read_limited,
+    remove,
+    write_durably,
+)
 from common.item import MESSAGE_LIMIT, CrashItem, to_json
 from common.log import Logger
 from common.naming import SourceName
@@ -110,22 +118,39 @@ class Spool:
 
     def recover(self) -> list[CrashItem]:
         """Finish every intake that an earlier crashagent left; give the items."""
-        names = set(os.listdir(self._directory))
+        names = {name for name in os.listdir(self._directory) if self._is_ours(name)}
         for name in names:
-            if name.startswith(naming.INTAKE_PREFIX) and name.endswith(".tmp"):
+            if name.startswith("." + naming.INTAKE_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
                 remove(self._directory, name)
         whole = {
-            source.rpartition(".")[2]: source
+            moment: source
             for name in names
             if (source := naming.source_of_sidecar(name))
+            and (moment := naming.moment_of(source)) is not None
         }
         recovered = []
         for moment in sorted(_moments(names)):
-            if f"{moment:019d}" in whole:
-                recovered.append(self._finish_renaming(moment, whole[f"{moment:019d}"]))
-            else:
-                recovered.append(self._finish_truncated(moment))
+            try:
+                if moment in whole:
+                    recovered.append(self._finish_renaming(moment, whole[moment]))
+                else:
+                    recovered.append(self._finish_truncated(moment))
+            except OSError as error:
+                log.error(
+                    "core left in the spool",
+                    file=naming.part_name(moment),
+                    reason=str(error),
+                    effect="it is tried again at the next start",
+                )
         return recovered
+
+    def _is_ours(self, name: str) -> bool:
+        """Say whether *name* is a file of our own user: others may write here too."""
+        try:
+            status = os.lstat(name, dir_fd=self._directory)
+        except OSError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
     def _finish_renaming(self, moment: int, source: str) -> CrashItem:
         item = self._read_item(naming.sidecar_name(source), moment)

@@ -1,0 +1,148 @@
+"""The command line: which commands there are, and what each can be told."""
+
+import argparse
+import re
+import time
+from pathlib import Path
+from typing import TypeAlias
+
+from common import settings as values
+from services.corectl.moments import read_moment
+
+MATCH_HELP = """\
+MATCH says which crashes; several are alternatives. It is a pid (4711), the path of an executable
+(/usr/bin/tmm), the id of a record or the start of one (at least 4 digits), the name of a core's
+file (core.….gz), or the name of a process (tmm)."""
+MOMENT_HELP = "a date, a date and time, or how long ago (2h)"
+STATUS_HELP = """\
+Exit status: 0 all is well; 1 something is not, and each fault is told on standard error, with what
+to do; 3 supervisord does not answer. This is the container's health check."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="corectl",
+        description="See, check and take out the cores that coremond has collected.",
+        epilog="Settings come from the environment, as the programs' own do.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--env", metavar="FILE", type=Path, help="lay this file's settings over it")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_reading_commands(commands)
+    _add_acting_commands(commands)
+    return parser
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add(
+    commands: _Commands, name: str, help_text: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=help_text,
+        description=help_text[:1].upper() + help_text[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument(
+        "--env", metavar="FILE", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    return command
+
+
+def _add_reading_commands(commands: _Commands) -> None:
+    status = _add(
+        commands, "status", "tell whether the programs, sockets and disks are well", STATUS_HELP
+    )
+    _add_json(status)
+
+    listing = _add(commands, "list", "list crashes, one a line, oldest first", MATCH_HELP)
+    _add_selection(listing)
+    _add_order(listing)
+    listing.add_argument("-q", "--quiet", action="store_true", help="leave the titles out")
+    _add_json(listing)
+
+    info = _add(
+        commands, "info", "tell everything known of a crash; the newest by default", MATCH_HELP
+    )
+    _add_selection(info)
+    _add_order(info)
+    _add_json(info)
+
+    verify = _add(
+        commands, "verify", "check stored cores against their checksums; all by default", MATCH_HELP
+    )
+    _add_selection(verify)
+    _add_json(verify)
+
+    watch = _add(commands, "watch", "tell what becomes of cores as it happens, until Ctrl-C")
+    watch.add_argument("-q", "--quiet", action="store_true", help="tell events only")
+    _add_json(watch, "one JSON document a line for each event")
+
+
+def _add_acting_commands(commands: _Commands) -> None:
+    dump = _add(commands, "dump", "unpack the newest core that matches", MATCH_HELP)
+    _add_selection(dump)
+    dump.add_argument("-o", "--output", metavar="FILE", type=Path, help="write it here, sparsely")
+    dump.add_argument("-f", "--force", action="store_true", help="replace FILE if it is there")
+
+    submit = _add(commands, "submit", "hand coremond a file of the crash directory now")
+    submit.add_argument("file", metavar="FILE", help="a core that nobody has told coremond of")
+
+    fetch = _add(commands, "fetch", "fetch a packed core from qkview-collect, or the rest of one")
+    fetch.add_argument("id", metavar="ID", type=_id, help="the record's id: 12 hex digits")
+    fetch.add_argument("-o", "--output", metavar="FILE", type=Path, help="by default its own name")
+    fetch.add_argument("--address", metavar="HOST:PORT", type=_address, help="by default this host")
+    fetch.add_argument("--tls-dir", metavar="DIR", type=Path, help="tls.crt, tls.key and ca.crt")
+    fetch.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate")
+
+
+def _add_selection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("match", metavar="MATCH", nargs="*", help="which crashes; see below")
+    command.add_argument(
+        "-S", "--since", metavar="WHEN", type=_moment, help=f"not before {MOMENT_HELP}"
+    )
+    command.add_argument("-U", "--until", metavar="WHEN", type=_moment, help="not after it")
+    command.add_argument(
+        "-n", dest="number", metavar="N", type=_positive, help="at most N, the newest"
+    )
+    command.add_argument("-1", dest="number", action="store_const", const=1, help="the newest only")
+
+
+def _add_order(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-r", "--reverse", action="store_true", help="newest first")
+
+
+def _add_json(command: argparse.ArgumentParser, help_text: str = "as one JSON document") -> None:
+    command.add_argument("--json", action="store_true", help=help_text)
+
+
+def _moment(text: str) -> int:
+    try:
+        return read_moment(text, now=time.time_ns())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(text: str) -> int:
+    try:
+        return values.positive(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def _address(text: str) -> str:
+    try:
+        return values.address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def _id(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{12}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 12 hexadecimal digits")
+    return text

@@ -1,0 +1,73 @@
+"""A file that arrives in parts: what is there already need not come again."""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common import packing
+from common.errors import SourceError
+from common.files import write_all
+
+SUFFIX = ".part"
+
+
+class PartFile:
+    """Owns ``FILE.part``, open, until it is whole and becomes ``FILE``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.part = path.with_name(path.name + SUFFIX)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        self._file = os.open(self.part, flags, 0o600)
+
+    def close(self) -> None:
+        """Let the file be."""
+        os.close(self._file)
+
+    def lock(self) -> None:
+        """Make sure that it is a file of ours alone, and go to its end."""
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            raise SourceError(f"{self.part} is no regular file")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SourceError(f"{self.part} is being fetched by someone else") from None
+        os.lseek(self._file, 0, os.SEEK_END)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there."""
+        return os.fstat(self._file).st_size
+
+    def add(self, data: bytes) -> None:
+        """Put *data* at the end."""
+        write_all(self._file, data)
+
+    def checksum(self) -> str:
+        """Read the file again, and give its CRC-32 as 8 hex digits."""
+        return f"{packing.checksum(self._file)[0]:08x}"
+
+    def publish(self) -> None:
+        """Give the file its name: it is whole."""
+        os.fsync(self._file)
+        os.rename(self.part, self._path)
+
+    def discard(self) -> None:
+        """Remove the file: going on with it would not help."""
+        os.unlink(self.part)
+
+
+@contextmanager
+def part_file(path: Path) -> Iterator[PartFile]:
+    """Open ``FILE.part`` for *path*, which must not exist, and begin it where there is none."""
+    if os.path.lexists(path):
+        raise SourceError(f"{path} exists already")
+    part = PartFile(path)
+    try:
+        part.lock()
+        yield part
+    finally:
+        part.close()

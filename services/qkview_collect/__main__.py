@@ -1,0 +1,46 @@
+"""Start qkview-collect: everything is built here, and handed to whoever uses it."""
+
+import os
+import select
+import sys
+
+# gRPC's own C++ log has a format of its own; what it would say is said in ours.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from common import daemon
+from common.certificates import FILES
+from common.daemon import Stop
+from common.log import Logger
+from services.qkview_collect.credentials import load_credentials
+from services.qkview_collect.server import on_loopback, running_server
+from services.qkview_collect.service import QkviewService
+from services.qkview_collect.settings import QkviewSettings
+
+log = Logger()
+
+
+def serve(settings: QkviewSettings, stop: Stop) -> None:
+    """Hand cores out until *stop*."""
+    address, credentials = settings.address, load_credentials(settings.tls_dir)
+    if credentials is None:
+        address = on_loopback(address)
+        log.warning(
+            "no certificates",
+            reason=f"none of {', '.join(FILES)} is in {settings.tls_dir}",
+            effect=f"cores are handed out without TLS, to this host only, at {address}",
+        )
+    service = QkviewService(settings.store_dir, stop)
+    with running_server(service, address, credentials) as bound:
+        log.info("grpc server is starting up", address=bound)
+        select.select([stop], [], [])
+
+
+def main() -> int:
+    """Run qkview-collect; the result is its exit status."""
+    return daemon.run(
+        "qkview-collect", QkviewSettings.from_env, serve, proc="qkd", names_itself_late=True
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""What the tests share: where bundles live, and the program that crashes."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests import crashes, kernel
+from tests.bundle import Bundle, Home
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with Home() as path:
+        yield path
+
+
+@pytest.fixture
+def start_bundle(home: Path) -> Iterator[Callable[..., Bundle]]:
+    """Give a function that starts a bundle with the settings it is given."""
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> Bundle:
+            return stack.enter_context(Bundle(home, settings))
+
+        yield start
+
+
+@pytest.fixture
+def bundle(start_bundle: Callable[..., Bundle]) -> Bundle:
+    return start_bundle()
+
+
+@pytest.fixture(scope="session")
+def crash_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("cc"):
+        pytest.skip("a C compiler is missing (Debian package gcc)")
+    return crashes.compile_program(tmp_path_factory.mktemp("programs"))
+
+
+@pytest.fixture
+def real_kernel() -> None:
+    """Ask for a kernel whose core_pattern can be set."""
+    if what := kernel.missing():
+        pytest.skip(f"missing: {what}")

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+
+from common.disk import DiskLimits
+from common.errors import ConfigError
+from common.settings import Floor
+from services.coremond.settings import CoremondSettings, Retention
+
+
+def test_the_defaults_are_those_of_the_product_page() -> None:
+    settings = CoremondSettings.from_env({})
+
+    assert settings.keep.cores_max_files == 3
+    assert settings.keep.retention_interval == 300
+    assert settings.keep.retention == 0
+    assert settings.keep.rotate is False
+    assert settings.cores_interval == 300
+    assert settings.delete_src is True
+
+
+def test_the_defaults_beyond_the_page_are_the_documented_ones() -> None:
+    settings = CoremondSettings.from_env({})
+
+    assert settings.disk == DiskLimits(max_core=32 * 2**30, keep_free=Floor(percent=5))
+    assert settings.keep.max_use == 0
+    assert settings.keep.record_retention == 90 * 86400
+    assert (settings.scan_interval, settings.workers) == (10, 0)
+
+
+def test_every_setting_is_read() -> None:
+    settings = CoremondSettings.from_env(
+        {
+            "COREMON_CORES_MAX_FILES": "0",
+            "COREMON_RETENTION_INTERVAL": "1h30m",
+            "COREMON_ROTATE": "true",
+            "COREMON_RETENTION": "2d",
+            "COREMON_RECORD_RETENTION": "0",
+            "COREMON_MAX_USE": "8G",
+            "COREMON_MAX_CORE": "0",
+            "COREMON_KEEP_FREE": "2G",
+            "COREMON_DELETE_SRC": "false",
+            "COREMON_CORES_INTERVAL": "90s",
+            "COREMON_SCAN_INTERVAL": "1s",
+            "COREMON_WORKERS": "2",
+            "COREMON_RUN_DIR": "/r",
+            "COREMON_CRASH_DIR": "/c",
+            "COREMON_CORES_DIR": "/s",
+            "COREMON_LEVELS_FILE": "/l",
+            "NODE_NAME": "node-1",
+        }
+    )
+
+    assert settings == CoremondSettings(
+        keep=Retention(
+            cores_max_files=0,
+            retention_interval=5400,
+            rotate=True,
+            retention=172800,
+            record_retention=0,
+            max_use=8 * 2**30,
+        ),
+        disk=DiskLimits(max_core=0, keep_free=Floor(bytes=2 * 2**30)),
+        delete_src=False,
+        cores_interval=90,
+        scan_interval=1,
+        workers=2,
+        run_dir=Path("/r"),
+        crash_dir=Path("/c"),
+        cores_dir=Path("/s"),
+        levels_file=Path("/l"),
+        node="node-1",
+    )
+    assert settings.store_dir == Path("/s/node-1")
+
+
+MISTAKES = {
+    "COREMON_CORES_MAX_FILES": "-1",
+    "COREMON_RETENTION_INTERVAL": "5",
+    "COREMON_ROTATE": "yes",
+    "COREMON_RETENTION": "forever",
+    "COREMON_RECORD_RETENTION": "-1s",
+    "COREMON_MAX_USE": "15%",
+    "COREMON_MAX_CORE": "2 G",
+    "COREMON_KEEP_FREE": "150%",
+    "COREMON_DELETE_SRC": "maybe",
+    "COREMON_CORES_INTERVAL": "0",
+    "COREMON_SCAN_INTERVAL": "0s",
+    "COREMON_WORKERS": "two",
+    "COREMON_RUN_DIR": "run",
+    "COREMON_CRASH_DIR": "crash",
+    "COREMON_CORES_DIR": "cores",
+    "COREMON_LEVELS_FILE": "levels",
+    "NODE_NAME": "a/b",
+}
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        CoremondSettings.from_env(MISTAKES)
+
+    told = {problem.partition("=")[0].partition(":")[0] for problem in raised.value.problems}
+    assert told == set(MISTAKES)
+
+
+@pytest.mark.parametrize(("name", "value"), MISTAKES.items())
+def test_each_mistake_is_told_alone(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        CoremondSettings.from_env({name: value})
+
+    [problem] = raised.value.problems
+    assert problem.startswith(name)

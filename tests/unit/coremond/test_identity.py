@@ -1,0 +1,100 @@
+import pytest
+from hypothesis import given
+
+from services.coremond.identity import Identifier, stem
+from tests.unit.factories import events_said, hostile_texts, without_deadline
+
+PODS = {
+    "cluster-cert-manager-57cc54f85-fst6r": "cluster-cert-manager",
+    "cluster-cert-manager-cainjector-575b969df5-x6rjz": "cluster-cert-manager-cainjector",
+    "cluster-cert-manager-webhook-854c759f74-vhk9c": "cluster-cert-manager-webhook",
+    "f5-afm-648c784cb-c2zzv": "f5-afm",
+    "f5-cne-controller-568c7cf87c-4tkns": "f5-cne-controller",
+    "f5-ipam-operator-7bc8dccd9-ktz2f": "f5-ipam-operator",
+    "f5-node-labeler-bdz8v": "f5-node-labeler",
+    "f5-observer-0": "f5-observer",
+    "f5-observer-operator-59d46f69b7-fm6gw": "f5-observer-operator",
+    "f5-observer-receiver-0": "f5-observer-receiver",
+    "f5-tmm-pn4tq": "f5-tmm",
+    "flo-f5-lifecycle-operator-58958c4f77-lmbs7": "flo-f5-lifecycle-operator",
+    "otel-collector-5f8c9fbd8-dqxpt": "otel-collector",
+    "f5-coremond-bnhf7": "f5-coremond",
+    "f5-crdconversion-576f7b7579-4d5n2": "f5-crdconversion",
+    "f5-dssm-db-0": "f5-dssm-db",
+    "f5-dssm-db-1": "f5-dssm-db",
+    "f5-dssm-db-2": "f5-dssm-db",
+    "f5-dssm-sentinel-0": "f5-dssm-sentinel",
+    "f5-dssm-sentinel-1": "f5-dssm-sentinel",
+    "f5-dssm-sentinel-2": "f5-dssm-sentinel",
+    "f5-ipam-ctlr-595c467d8d-mfs58": "f5-ipam-ctlr",
+    "f5-rabbit-6c7d56ddfb-87jnf": "f5-rabbit",
+    "f5-spk-cwc-6f89988c86-5m56n": "f5-spk-cwc",
+    "f5-toda-fluentd-bf845d465-sfm62": "f5-toda-fluentd",
+    "coredns-ff8999cc5-4w2rc": "coredns",
+    "csi-nfs-controller-69dc5b4c8c-c56g8": "csi-nfs-controller",
+    "csi-nfs-node-rdvsn": "csi-nfs-node",
+    "helm-install-multus-99k8d": "helm-install-multus",
+    "local-path-provisioner-698b58967b-j22xd": "local-path-provisioner",
+    "metrics-server-8584b5786c-b4qkq": "metrics-server",
+    "multus-lkxdn": "multus",
+}
+
+
+@pytest.mark.parametrize(("pod", "workload"), PODS.items())
+def test_the_pods_of_the_product_page_have_their_workloads(pod: str, workload: str) -> None:
+    assert stem(pod) == workload
+
+
+@pytest.mark.parametrize(
+    ("pod", "workload"),
+    [
+        ("backup-28512480-x7k2p", "backup"),
+        ("node-1", "node"),
+        ("plain", "plain"),
+        ("", ""),
+        ("-0", "-0"),
+        ("tmm-aeiou", "tmm-aeiou"),
+        ("web-123456", "web-123456"),
+    ],
+)
+def test_a_generated_suffix_is_taken_off_and_nothing_else(pod: str, workload: str) -> None:
+    assert stem(pod) == workload
+
+
+def test_a_pod_that_is_replaced_is_the_same_workload() -> None:
+    assert stem("f5-afm-648c784cb-c2zzv") == stem("f5-afm-7bc8dccd9-ktz2f")
+
+
+@without_deadline
+@given(hostile_texts)
+def test_any_host_name_has_a_workload(hostname: str) -> None:
+    found = stem(hostname)
+
+    assert hostname.startswith(found)
+    assert bool(found) == bool(hostname)
+
+
+def test_a_host_name_is_taken_for_the_pod() -> None:
+    whose = Identifier("node-1").whose("f5-observer-0")
+
+    assert (whose.pod, whose.container, whose.workload) == (
+        "f5-observer-0",
+        "f5-observer",
+        "f5-observer",
+    )
+    assert whose.identity.by == "hostname"
+
+
+def test_without_a_host_name_the_node_is_a_guess() -> None:
+    whose = Identifier("node-1").whose("")
+
+    assert (whose.pod, whose.identity.by) == ("node-1", "guess")
+
+
+def test_it_is_said_once_that_there_is_no_cluster(caplog: pytest.LogCaptureFixture) -> None:
+    identifier = Identifier("node-1")
+
+    for _ in range(3):
+        identifier.whose("a")
+
+    assert events_said(caplog) == ["failed to list pods"]

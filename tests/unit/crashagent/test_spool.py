@@ -1,0 +1,272 @@
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.errors import CollectorError
+from common.files import write_all
+from common.item import CrashItem, to_json
+from common.naming import read_source_name, sidecar_name
+from services.crashagent.spool import KILLED, Spool
+from tests.unit.factories import (
+    CRASHED_AT,
+    Killed,
+    Killer,
+    elf_core,
+    in_place_of_a_file,
+    item,
+    small_disk,
+)
+
+NAME = f"core.observer.9.f5-observer-0.{CRASHED_AT}"
+NOTE, PART = f".intake.{CRASHED_AT}.item", f".intake.{CRASHED_AT}.part"
+SIDECAR = f".{NAME}.item"
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with closing(Spool(tmp_path, "node-1")) as made:
+        yield made
+
+
+def taken_in(spool: Spool, crash: CrashItem, core: bytes) -> CrashItem:
+    intake = spool.begin(crash)
+    write_all(intake.part, core)
+    return spool.finish(intake)
+
+
+def recovered(directory: Path) -> list[CrashItem]:
+    with closing(Spool(directory, "node-1")) as spool:
+        return spool.recover()
+
+
+def cores(directory: Path) -> list[str]:
+    return sorted(name for name in os.listdir(directory) if name.startswith("core."))
+
+
+def test_a_core_comes_in_under_hidden_names_only(spool: Spool, tmp_path: Path) -> None:
+    intake = spool.begin(item())
+
+    assert sorted(os.listdir(tmp_path)) == [NOTE, PART]
+    os.close(intake.part)
+
+
+def test_a_whole_core_has_its_name_and_its_item_beside_it(spool: Spool, tmp_path: Path) -> None:
+    told = taken_in(spool, item(), b"a core")
+
+    assert sorted(os.listdir(tmp_path)) == [SIDECAR, NAME]
+    assert told == item(path=str(tmp_path / NAME))
+    assert (tmp_path / NAME).read_bytes() == b"a core"
+    assert CrashItem.from_json((tmp_path / SIDECAR).read_bytes()) == told
+
+
+def test_nobody_else_can_read_a_core(spool: Spool, tmp_path: Path) -> None:
+    taken_in(spool, item(), b"secret")
+
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in (NAME, SIDECAR)] == [0o600] * 2
+
+
+def test_what_nobody_said_is_read_from_the_core(spool: Spool) -> None:
+    crash = item(pid=None, comm="", hostname="")
+
+    told = taken_in(spool, crash, elf_core(pid=42, comm=b"tmm"))
+
+    [name] = read_source_name(os.path.basename(told.path))
+    assert (name.process, name.pid, name.host) == ("tmm", 42, "node-1")
+
+
+def test_a_core_that_says_nothing_has_a_name_all_the_same(spool: Spool) -> None:
+    told = taken_in(spool, item(pid=None, comm="", hostname=""), b"")
+
+    [name] = read_source_name(os.path.basename(told.path))
+    assert (name.process, name.pid, name.host) == ("unknown", 0, "node-1")
+
+
+@pytest.mark.parametrize(
+    "comm", ["../../etc/passwd", ".", "a\nb", "a/b", "x" * 999, "é😀", "\\xff"]
+)
+def test_a_hostile_name_stays_in_the_directory(spool: Spool, tmp_path: Path, comm: str) -> None:
+    told = taken_in(spool, item(comm=comm, hostname=comm), b"a core")
+
+    assert cores(tmp_path) == [os.path.basename(told.path)]
+
+
+def test_each_moment_is_nobody_elses(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100, 100, 50, 200])
+    monkeypatch.setattr("time.time_ns", lambda: next(times))
+
+    assert [spool.moment() for _ in range(4)] == [100, 101, 102, 200]
+
+
+def test_two_crashes_of_one_process_are_two_cores(spool: Spool, tmp_path: Path) -> None:
+    for core in (b"one", b"two"):
+        taken_in(spool, item(crashed_at=spool.moment()), core)
+
+    assert len(cores(tmp_path)) == 2
+
+
+NOTED = {NOTE: to_json(item(path="/", truncated=True))}
+FINISHED = to_json(item(path=f"/var/crash/{NAME}"))
+STATES = {
+    "the note is empty": {NOTE: b""},
+    "the note is half": {NOTE: to_json(item())[:50]},
+    "nothing of the core came": NOTED,
+    "the part is empty": {**NOTED, PART: b""},
+    "some of the core came": {**NOTED, PART: b"a co"},
+    "the note is lost": {PART: b"a co"},
+    "the item is being written": {**NOTED, PART: b"a core", f".{NOTE}.tmp": FINISHED[:9]},
+    "the item is written": {**NOTED, PART: b"a core", f".{NOTE}.tmp": FINISHED},
+    "the item has replaced the note": {NOTE: FINISHED, PART: b"a core"},
+    "the item has its name": {SIDECAR: FINISHED, PART: b"a core"},
+    "the core has its name": {SIDECAR: FINISHED, NAME: b"a core"},
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_every_state_is_recovered_as_one_core_and_nothing_else(
+    tmp_path: Path, state: dict[str, bytes]
+) -> None:
+    for name, content in state.items():
+        (tmp_path / name).write_bytes(content)
+
+    told = recovered(tmp_path)
+
+    [name] = cores(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([name, sidecar_name(name)])
+    content = state.get(PART, state.get(NAME, b""))
+    assert (tmp_path / name).read_bytes() == content
+    assert [os.path.basename(found.path) for found in told] == [name] * (NAME not in state)
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_to_recover_once_more_changes_nothing(tmp_path: Path, state: dict[str, bytes]) -> None:
+    for name, content in state.items():
+        (tmp_path / name).write_bytes(content)
+    recovered(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
+
+    assert recovered(tmp_path) == []
+
+    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+
+
+def test_a_core_that_came_partly_says_so(tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_bytes(NOTED[NOTE])
+    (tmp_path / PART).write_bytes(b"a co")
+
+    [told] = recovered(tmp_path)
+
+    assert (told.truncated, told.truncated_why) == (True, KILLED)
+    assert (told.pid, told.signal) == (9, 11)
+
+
+def test_a_core_that_only_lacked_its_name_is_not_called_partial(tmp_path: Path) -> None:
+    (tmp_path / SIDECAR).write_bytes(FINISHED)
+    (tmp_path / PART).write_bytes(b"a core")
+
+    [told] = recovered(tmp_path)
+
+    assert told == item(path=str(tmp_path / NAME))
+
+
+def test_several_intakes_are_recovered_the_oldest_first(tmp_path: Path) -> None:
+    for moment in (CRASHED_AT + 2, CRASHED_AT, CRASHED_AT + 1):
+        note = item(path="/", crashed_at=moment)
+        (tmp_path / f".intake.{moment}.item").write_bytes(to_json(note))
+
+    told = recovered(tmp_path)
+
+    assert [found.crashed_at - CRASHED_AT for found in told] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kill_at", range(20))
+@pytest.mark.parametrize("kill_again_at", [None, 0, 1, 2, 3, 4, 5])
+def test_a_kill_at_any_change_of_the_disk_leaves_one_core(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kill_at: int,
+    kill_again_at: int | None,
+) -> None:
+    try:
+        with closing(Spool(tmp_path, "node-1")) as spool, Killer(monkeypatch, kill_at):
+            taken_in(spool, item(path="/", truncated=True), b"a core")
+    except Killed:
+        was_noted = NOTE in os.listdir(tmp_path) or SIDECAR in os.listdir(tmp_path)
+    else:
+        was_noted = True
+    if kill_again_at is not None:
+        try:
+            with closing(Spool(tmp_path, "node-1")) as spool, Killer(monkeypatch, kill_again_at):
+                spool.recover()
+        except Killed:
+            pass
+
+    recovered(tmp_path)
+
+    assert len(cores(tmp_path)) == was_noted
+    assert len(os.listdir(tmp_path)) == 2 * was_noted
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".intake.1.part",
+        ".intake.part",
+        f".intake.{CRASHED_AT}",
+        f".intake.{CRASHED_AT}.other",
+        f".intake.{CRASHED_AT}0.item",
+        ".intake.٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣.item",
+        "core",
+        "core.other.1.host.1742738615",
+        "_usr_bin_x.0.crash",
+    ],
+)
+def test_what_is_not_ours_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"theirs")
+
+    assert recovered(tmp_path) == []
+
+    assert os.listdir(tmp_path) == [name]
+
+
+@in_place_of_a_file
+def test_what_another_user_put_in_the_place_of_a_part_stops_no_recovery(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path / ".intake.0000000000000000001.part")
+    (tmp_path / NOTE).write_bytes(NOTED[NOTE])
+    (tmp_path / PART).write_bytes(b"a core")
+
+    told = recovered(tmp_path)
+
+    assert NAME in [os.path.basename(found.path) for found in told]
+
+
+def test_on_a_full_disk_the_end_of_the_core_gives_way_to_its_description(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
+        with closing(Spool(disk, "node-1")) as spool:
+            intake = spool.begin(item())
+            with pytest.raises(OSError, match="No space"):
+                write_all(intake.part, b"x" * 3 * 2**20)
+
+            told = spool.finish(intake)
+
+        assert (told.truncated, told.truncated_why) == (True, "the disk was full")
+        assert sorted(os.listdir(disk)) == [SIDECAR, NAME]
+        assert CrashItem.from_json((disk / SIDECAR).read_bytes()) == told
+        assert 0 < (disk / NAME).stat().st_size < 2 * 2**20
+
+
+def test_the_item_of_a_recovered_core_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_bytes(b'{"path": "/", "pid": "garbage"}')
+
+    [told] = recovered(tmp_path)
+
+    try:
+        found = CrashItem.from_json((tmp_path / sidecar_name(cores(tmp_path)[0])).read_bytes())
+    except CollectorError as error:
+        pytest.fail(str(error))
+    assert replace(found, path="") == replace(told, path="")
