@@ -55,7 +55,7 @@ def render(fields: Mapping[str, object], limit: int = LINE_LIMIT) -> str:
     """Write *fields* as one line of at most *limit* bytes; the longest values give way."""
     values = {key: escape(text_of(value)[:limit]) for key, value in fields.items()}
     line = _join(values)
-    while len(line.encode()) > limit - 1:
+    while len(line.encode()) > limit - 1 and any(value != _CUT for value in values.values()):
         longest = max(values, key=lambda key: len(values[key]))
         values[longest] = _shorten(values[longest], len(line.encode()) - limit + 1)
         line = _join(values)

@@ -211,6 +211,8 @@ def unpacked(descriptor: int) -> Iterator[bytes]:
 
     Any gzip file will do. Raises `CorruptError` where it is not whole.
     """
+    if os.fstat(descriptor).st_size == 0:
+        raise CorruptError("an empty file")
     place = 0
     with open(os.dup(descriptor), "rb") as raw:
         raw.seek(0)

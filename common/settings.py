@@ -179,6 +179,10 @@ def path(text: str) -> Path:
     """Read an absolute path."""
     if not text.startswith("/") or "\0" in text:
         raise ValueError("expected an absolute path")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected a path that is UTF-8") from None
     return Path(text)
 
 

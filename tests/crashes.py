@@ -76,12 +76,20 @@ def kill_victim(process: subprocess.Popen[bytes], number: int = signal.SIGSEGV) 
     return process.pid
 
 
+def forward(socket_path: Path, message: bytes, *descriptors: int) -> None:
+    """Send *message* with *descriptors* to an Apport socket, and say no more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(socket_path))
+        rights = array.array("i", descriptors)
+        connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class Sender:
-    """One connection to an Apport socket, and the pipe whose end it sends there."""
+    """Hands a core in through an Apport socket, bit by bit."""
 
     def __init__(self, path: Path) -> None:
-        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.connection.connect(str(path))
+        self._path = path
         self._reading, self._writing = os.pipe()
 
     def __enter__(self) -> Self:
@@ -91,12 +99,9 @@ class Sender:
         self.close()
 
     def send_message(self, message: bytes, *more: int) -> None:
-        """Send *message* with the pipe, and the descriptors *more*; then say no more."""
-        rights = array.array("i", [self._reading, *more])
-        self.connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        self.connection.shutdown(socket.SHUT_RDWR)
+        """Send *message* with the pipe, and the descriptors *more*."""
+        forward(self._path, message, self._reading, *more)
         os.close(self._reading)
-        self._reading = -1
 
     def write(self, data: bytes) -> None:
         """Send a part of the core."""
@@ -104,7 +109,4 @@ class Sender:
 
     def close(self) -> None:
         """End the core."""
-        self.connection.close()
-        if self._reading >= 0:
-            os.close(self._reading)
         os.close(self._writing)

@@ -40,5 +40,11 @@ def make(folder: Path, **settings: str) -> Path:
     return env_file
 
 
+def read(env_file: Path) -> dict[str, str]:
+    """Read the settings of an env file that `make` wrote."""
+    pairs = (line.partition("=") for line in env_file.read_text().splitlines())
+    return {name: value.strip("'") for name, _, value in pairs}
+
+
 if __name__ == "__main__":
     make(Path(sys.argv[1]), **dict(word.split("=", 1) for word in sys.argv[2:]))

@@ -255,13 +255,16 @@ class ApportServer:
         intake = begun.intake
         started = time.monotonic()
         try:
-            facts = self._read_process(begun)
-            why = receive(begun.core, intake.part, self._limits, self._out_of_time.is_set)
+            try:
+                facts = self._read_process(begun)
+                why = receive(begun.core, intake.part, self._limits, self._out_of_time.is_set)
+            finally:
+                os.close(begun.core)
+            intake.item = replace(intake.item, truncated=bool(why), truncated_why=why, **facts)
+            size = os.fstat(intake.part).st_size
+            item = self._spool.finish(intake)
         finally:
-            os.close(begun.core)
-        intake.item = replace(intake.item, truncated=bool(why), truncated_why=why, **facts)
-        size = os.fstat(intake.part).st_size
-        item = self._spool.finish(intake)
+            os.close(intake.part)
         if why:
             log.warning(
                 "core came in partly", file=item.path, reason=why, effect="it is kept so, marked"

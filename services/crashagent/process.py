@@ -92,7 +92,7 @@ def _read_details(process: int) -> dict[str, Any]:
         details["exe"] = clean(os.readlink(b"exe", dir_fd=process))
     with suppress(OSError):
         details["cmdline"] = clean(_read(process, "cmdline").rstrip(b"\0").replace(b"\0", b" "))
-    with suppress(OSError, ValueError, IndexError):
+    with suppress(OSError, ValueError, LookupError, StopIteration):
         details["started_at"] = _started_at(_read(process, "stat"))
     with suppress(OSError):
         details.update(_read_cgroup(_read(process, "cgroup")))

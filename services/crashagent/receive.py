@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.disk import DiskLimits
-from common.packing import BLOCK, write_sparsely
+from common.packing import BLOCK, is_zero, write_sparsely
 
 _SPACE_CHECK_EVERY = 64 * 2**20
 _STOP_CHECK_EVERY = 0.5
@@ -59,6 +59,8 @@ class _Reception:
             block = os.read(self._source, BLOCK)
             if not block:
                 return ""
+            if self._is_full() and not is_zero(block):
+                return f"it has more than {self._limits.disk.max_core} bytes of data"
             self._written += write_sparsely(self._part, block)
             self.size += len(block)
 
@@ -78,15 +80,16 @@ class _Reception:
                 return ""
 
     def _room(self) -> str:
-        """Say why the core must not grow any more, if so."""
-        disk = self._limits.disk
-        if disk.max_core and self._written > disk.max_core:
-            return f"it has more than {disk.max_core} bytes of data"
+        """Say why the disk must not take any more, if so."""
         if self._written - self._checked >= _SPACE_CHECK_EVERY:
             self._checked = self._written
-            if disk.lacking(self._part) > 0:
+            if self._limits.disk.lacking(self._part) > 0:
                 return "the disk must keep more space free"
         return ""
+
+    def _is_full(self) -> bool:
+        limit = self._limits.disk.max_core
+        return 0 < limit <= self._written
 
 
 def _enlarge_pipe(source: int) -> None:

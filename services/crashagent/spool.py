@@ -39,7 +39,7 @@ KILLED = "crashagent was ended while the core came in"
 
 
 class Intake:
-    """One core on its way in; owns its part file until it is finished."""
+    """One core on its way in; its part file is its receiver's to close."""
 
     def __init__(self, item: CrashItem, part: int) -> None:
         self.item = item
@@ -99,7 +99,6 @@ class Spool:
         self._rename(note, naming.sidecar_name(name))
         self._rename(naming.part_name(item.crashed_at), name)
         os.fsync(self._directory)
-        os.close(intake.part)
         return item
 
     def _named(self, intake: Intake) -> CrashItem:
@@ -163,20 +162,26 @@ class Spool:
         if not exists(self._directory, naming.part_name(moment)):
             os.close(create(self._directory, naming.part_name(moment)))
         part = os.open(naming.part_name(moment), os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._directory)
-        intake = Intake(replace(item, truncated=True, truncated_why=KILLED), part)
-        log.warning(
-            "core came in partly",
-            file=naming.part_name(moment),
-            reason=KILLED,
-            effect="it is kept as far as it came",
-        )
-        return self.finish(intake)
+        if item.truncated and not item.truncated_why:  # nobody came to say how it ended
+            item = replace(item, truncated_why=KILLED)
+            log.warning(
+                "core came in partly",
+                file=naming.part_name(moment),
+                reason=KILLED,
+                effect="it is kept so, marked",
+            )
+        try:
+            return self.finish(Intake(item, part))
+        finally:
+            os.close(part)
 
     def _read_item(self, name: str, moment: int) -> CrashItem:
         try:
             return CrashItem.from_json(read_limited(self._directory, name, MESSAGE_LIMIT))
         except (CollectorError, FileNotFoundError):
-            return CrashItem(path=str(self._path), arrived="apport", crashed_at=moment)
+            return CrashItem(
+                path=str(self._path), arrived="apport", crashed_at=moment, truncated=True
+            )
 
 
 def _intake_item(crashed_at: int) -> str:

@@ -157,6 +157,7 @@ def test_a_directory_that_is_called_like_an_item_ends_nothing(
 
 
 def test_an_item_with_the_longest_name_ends_nothing(tmp_path: Path, directory: int) -> None:
-    (tmp_path / (".core." + "a" * 244 + ".item")).touch()
+    nobodys = ".core." + "a" * 244 + ".item"
+    (tmp_path / nobodys).touch()
 
-    assert swept(directory, tmp_path) == []
+    assert swept(directory, tmp_path) == [nobodys]

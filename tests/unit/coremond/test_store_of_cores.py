@@ -47,7 +47,8 @@ def pack_into(
 
 def published(store: CoreStore, record: CrashRecord = RECORD) -> CrashRecord:
     record, packed, target = pack_into(store, record, b"a core")
-    store.publish(record, packed, target)
+    store.prepare(record, packed, target)
+    store.publish(record)
     os.close(target)
     return record
 
@@ -88,7 +89,7 @@ def test_a_disk_that_gives_back_something_else_stores_nothing(
     os.pwrite(target, b"?", 30)
 
     with pytest.raises(CorruptError):
-        store.publish(record, packed, target)
+        store.prepare(record, packed, target)
     store.discard(record.name)
     os.close(target)
 
