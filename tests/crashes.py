@@ -85,6 +85,13 @@ def forward(socket_path: Path, message: bytes, *descriptors: int) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
+def is_accepted(path: Path) -> bool:
+    """Say whether nobody waits in the backlog of the socket at *path*."""
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    states = [line.split()[5] for line in lines if line.endswith(f" {path}")]
+    return "02" not in states and "03" in states  # SS_CONNECTING, SS_CONNECTED
+
+
 class Sender:
     """Hands a core in through an Apport socket, bit by bit."""
 

@@ -1,5 +1,6 @@
 """Start crashagent: everything is built here, and handed to whoever uses it."""
 
+import os
 import socket
 import sys
 from contextlib import closing
@@ -13,6 +14,7 @@ from common.errors import ConfigError
 from common.item import CrashItem
 from common.log import Logger
 from common.workqueue import ItemSender, items_endpoint
+from services.crashagent import keeper
 from services.crashagent.apport import ApportServer
 from services.crashagent.listener import inherited_listener, open_listener
 from services.crashagent.receive import Limits
@@ -71,6 +73,8 @@ def _spool(settings: CrashagentSettings, hostname: str) -> Spool:
 
 def main() -> int:
     """Run crashagent; the result is its exit status."""
+    if "CRASHAGENT_LISTEN_FD" in os.environ:  # without it, there is nowhere to hand crashes on to
+        keeper.start()
     return daemon.run(
         "crashagent",
         CrashagentSettings.from_env,

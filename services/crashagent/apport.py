@@ -33,8 +33,8 @@ log = Logger()
 STOP_GRACE = 20.0
 """Seconds that cores on their way have to arrive once crashagent is asked to stop."""
 
-_MESSAGE_SIZE = 4096
-_ANCILLARY_SIZE = socket.CMSG_SPACE(253 * 4) + socket.CMSG_SPACE(12)  # SCM_MAX_FD, and a ucred
+MESSAGE_SIZE = 4096
+ANCILLARY_SIZE = socket.CMSG_SPACE(253 * 4) + socket.CMSG_SPACE(12)  # SCM_MAX_FD, and a ucred
 _UNLIMITED = 2**64 - 1
 _CREDENTIALS = struct.Struct("3i")
 _ACCEPT_PAUSE = 0.1
@@ -184,32 +184,36 @@ class ApportServer:
     def _begin(self, connection: socket.socket) -> "_Begun | None":
         """Read the message and note the crash; None where there is no core in it.
 
-        Raises BlockingIOError or TimeoutError if the message is not there yet.
+        The message stays in the connection until the crash is noted: see `keeper`. Raises
+        BlockingIOError or TimeoutError if the message is not there yet.
         """
         try:
             message, ancillary, flags, _ = connection.recvmsg(
-                _MESSAGE_SIZE, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
+                MESSAGE_SIZE, ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC | socket.MSG_PEEK
             )
         except ConnectionError:
             message, ancillary, flags = b"", [], 0
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        connection.close()
         descriptors = read_descriptors(ancillary)
         for surplus in descriptors[1:]:
             os.close(surplus)
         if not descriptors:
+            connection.close()
             _say_no_core(message, flags)
             return None
         try:
-            return self._note(message, ancillary, peer, descriptors[0])
+            begun = self._note(message, ancillary, peer, descriptors[0])
         except BaseException:
             os.close(descriptors[0])
             raise
+        connection.close()
+        return begun
 
     def _note(
         self, message: bytes, ancillary: _Ancillary, peer: bytes, core: int
     ) -> "_Begun | None":
-        kind = os.fstat(core).st_mode
+        status = os.fstat(core)
+        kind = status.st_mode
         if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind)):
             log.warning(
                 "apport message refused",
@@ -241,7 +245,7 @@ class ApportServer:
             dumpable=said.dumpable,
             truncated=True,
         )
-        return _Begun(self._spool.begin(item), core, host_pid)
+        return _Begun(self._spool.begin(item, pipe=status.st_ino), core, host_pid)
 
     def _run(self, begin: "Callable[[], _Begun | None]") -> None:
         try:

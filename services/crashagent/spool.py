@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -31,11 +31,20 @@ from common.files import (
 from common.item import MESSAGE_LIMIT, CrashItem, to_json
 from common.log import Logger
 from common.naming import SourceName
+from common.record import facts_of
 
 log = Logger()
 
 _ROOM = 2**20
 KILLED = "crashagent was ended while the core came in"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IntakeNote(CrashItem):
+    """The item of a crash whose core is on its way in."""
+
+    pipe: int = 0
+    """The inode of what it comes from, which is its alone as long as it comes."""
 
 
 class Intake:
@@ -66,11 +75,15 @@ class Spool:
             self._last_moment = max(time.time_ns(), self._last_moment + 1)
             return self._last_moment
 
-    def begin(self, item: CrashItem) -> Intake:
-        """Note on disk that the crash *item* was accepted, and open the file for its core."""
+    def begin(self, item: CrashItem, *, pipe: int = 0) -> Intake:
+        """Note on disk that the crash *item* was accepted, and open the file for its core.
+
+        *pipe* is the inode of what the core comes from.
+        """
+        note = IntakeNote(**facts_of(item), path=item.path, pipe=pipe)
         item_file = create(self._directory, _intake_item(item.crashed_at))
         try:
-            os.write(item_file, to_json(item))
+            os.write(item_file, to_json(note))
         finally:
             os.close(item_file)
         return Intake(item, create(self._directory, naming.part_name(item.crashed_at)))

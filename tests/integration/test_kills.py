@@ -1,7 +1,10 @@
 """Killed at any instant, the programs go on as if nothing had happened."""
 
+import array
+import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -106,9 +109,10 @@ def test_200_kills_during_200_crashes_lose_and_double_nothing(
         with crashes.by_apport(bundle, at_once=128):
             pids |= crash_many(crash_program, CRASHES - CRASHES // 2, chance)
         wait_until(lambda: sum(p.kills for p in programs) == KILLS, "the kills", 120)
-        records = bundle.wait_for_stored(CRASHES, 60)
-        wait_until(lambda: not bundle.leftovers(), f"{bundle.leftovers()} to go")
+        wait_until(lambda: len(bundle.stored()) >= CRASHES, f"{CRASHES} cores of {pids}", 60)
+        wait_until(lambda: not bundle.leftovers(), "what is left over to go")
 
+    records = bundle.stored()
     print(f"{sum(record['truncated'] for record in records)} of them came in partly")
     assert len(pids) == CRASHES
     assert sorted(record["pid"] for record in records) == sorted(pids)
@@ -150,6 +154,23 @@ def test_a_core_whose_intake_is_killed_is_kept_as_far_as_it_came(bundle: Bundle)
     assert record["truncated_why"] == "crashagent was ended while the core came in"
     wait_until(lambda: not bundle.leftovers(), "the source to go")
     sender.close()
+
+
+def test_a_crash_that_was_accepted_and_not_noted_yet_outlives_crashagent(bundle: Bundle) -> None:
+    reading, writing = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sender:
+        sender.connect(str(bundle.apport_socket))
+        wait_until(lambda: crashes.is_accepted(bundle.apport_socket), "crashagent to accept it")
+
+        bundle.kill("crashagent")
+        rights = array.array("i", [reading])
+        sender.sendmsg([b"8 11 0 1"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    os.close(reading)
+    os.write(writing, b"the core")
+    os.close(writing)
+    [record] = bundle.wait_for_stored()
+    assert (record["pid"], record["size"], record["truncated"]) == (8, 8, False)
 
 
 def test_a_crash_that_comes_while_crashagent_is_down_waits_for_it(bundle: Bundle) -> None:

@@ -1,0 +1,78 @@
+"""What crashagent accepted and had not noted is handed on, and what it had noted is not."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from common.item import CrashItem
+from services.crashagent import keeper
+from services.crashagent.apport import ANCILLARY_SIZE, MESSAGE_SIZE, read_descriptors
+from services.crashagent.listener import open_listener
+from services.crashagent.settings import CrashagentSettings
+from services.crashagent.spool import Spool
+from tests import crashes
+
+MESSAGE = b"7 11 0 1"
+
+
+@pytest.fixture
+def settings(home: Path) -> CrashagentSettings:
+    return CrashagentSettings(crash_dir=home, apport_socket=home / "apport.socket")
+
+
+@contextmanager
+def accepted(settings: CrashagentSettings) -> Iterator[tuple[socket.socket, int]]:
+    """Accept a connection with a message; give the listener, and the inode of the core's pipe."""
+    reading, writing = os.pipe()
+    with open_listener(settings.apport_socket) as listener:
+        crashes.forward(settings.apport_socket, MESSAGE, reading)
+        connection, _ = listener.accept()
+        listener.setblocking(False)
+        try:
+            with connection:
+                yield listener, os.fstat(reading).st_ino
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+
+def test_a_connection_that_nobody_noted_is_handed_on_whole(settings: CrashagentSettings) -> None:
+    with accepted(settings) as (listener, pipe):
+        handed = keeper.rescue(settings)
+
+        again, _ = listener.accept()
+        with again:
+            message, ancillary, _, _ = again.recvmsg(MESSAGE_SIZE, ANCILLARY_SIZE)
+        [core] = read_descriptors(ancillary)
+        same = os.fstat(core).st_ino == pipe
+        os.close(core)
+
+    assert (handed, message, same) == (1, MESSAGE, True)
+
+
+def test_a_crash_that_was_noted_is_not_handed_on(settings: CrashagentSettings) -> None:
+    with (
+        accepted(settings) as (listener, pipe),
+        closing(Spool(settings.crash_dir, "host")) as spool,
+    ):
+        intake = spool.begin(CrashItem(path="/", arrived="apport", crashed_at=1), pipe=pipe)
+        os.close(intake.part)
+
+        handed = keeper.rescue(settings)
+
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert handed == 0
+
+
+def test_other_sockets_of_the_program_are_left_alone(settings: CrashagentSettings) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open_listener(settings.apport_socket):
+        theirs.send(b"not a crash")
+
+        assert keeper.rescue(settings) == 0
+        assert ours.recv(100) == b"not a crash"
