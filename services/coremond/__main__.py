@@ -1,6 +1,7 @@
 """Start coremond: everything is built here, and handed to whoever uses it."""
 
 import sys
+import time
 from contextlib import closing
 
 import zmq
@@ -13,9 +14,11 @@ from common.workqueue import EventSender, ItemReceiver, events_endpoint, items_e
 from services.coremond import sources
 from services.coremond.identity import Identifier
 from services.coremond.loop import Loop
+from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings
 from services.coremond.store import CoreStore
 from services.coremond.sweep import Sweep
+from services.coremond.tell import Teller
 from services.coremond.watch import CrashDirectory
 from services.coremond.worker import Worker
 
@@ -40,19 +43,21 @@ def serve(settings: CoremondSettings, stop: Stop) -> None:
         EventSender(context, events_endpoint(settings.run_dir)) as events,
     ):
         store.recover(lambda source: sources.is_there(directory.descriptor, source))
+        room = Room(store, settings.disk, max_use=settings.keep.max_use)
         worker = Worker(
             directory,
             store,
             Identifier(settings.node),
             settings,
-            tell=events.send,
+            room=room,
+            teller=Teller(store, events.send, time.time_ns),
             is_stopped=stop.is_set,
         )
         loop = Loop(
             directory,
             items,
             worker,
-            Sweep(directory, store, worker, settings.keep),
+            Sweep(directory, store, worker, room, settings.keep),
             scan_interval=settings.scan_interval,
             sweep_interval=settings.cores_interval,
         )

@@ -10,6 +10,7 @@ from common.files import open_regular, refuse_if_being_written
 from common.log import Logger
 from common.settings import NANOSECONDS
 from services.coremond import retain, sources
+from services.coremond.room import Room
 from services.coremond.settings import Retention
 from services.coremond.store import CoreStore
 from services.coremond.watch import CrashDirectory
@@ -26,6 +27,7 @@ class Sweep:
         directory: CrashDirectory,
         store: CoreStore,
         worker: Worker,
+        room: Room,
         keep: Retention,
         *,
         clock: Callable[[], int] = time.time_ns,
@@ -33,6 +35,7 @@ class Sweep:
         self._directory = directory
         self._store = store
         self._worker = worker
+        self._room = room
         self._keep = keep
         self._clock = clock
 
@@ -73,9 +76,7 @@ class Sweep:
             os.close(descriptor)
 
     def _make_room(self) -> None:
-        stored = [record for record in self._store.records() if record.state == "stored"]
-        needed = min(self._worker.surplus(stored), sum(record.packed for record in stored))
-        for record in retain.choose_for_room(stored, None, needed) or ():
+        for record in self._room.choose():
             self._worker.remove(record, "the cores take more space than they may")
 
     def _forget_records(self, now: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from common import elf, naming, packing
 from common.errors import BusyError, CorruptError, SourceError, StoppedError
 from common.files import open_regular, refuse_if_being_written
-from common.item import CoreEvent, Crash, CrashItem, EventKind, clean
+from common.item import Crash, CrashItem, clean
 from common.log import Logger
 from common.naming import CoreName
 from common.packing import Packed
@@ -18,8 +18,10 @@ from common.settings import NANOSECONDS
 from services.coremond import retain, sources
 from services.coremond.gather import gather, source_of
 from services.coremond.identity import Identifier
+from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings
 from services.coremond.store import CoreStore
+from services.coremond.tell import Teller
 from services.coremond.watch import CrashDirectory
 
 log = Logger()
@@ -40,7 +42,8 @@ class Worker:
         identifier: Identifier,
         settings: CoremondSettings,
         *,
-        tell: Callable[[CoreEvent], None],
+        room: Room,
+        teller: Teller,
         is_stopped: Callable[[], bool],
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -48,7 +51,8 @@ class Worker:
         self._store = store
         self._identifier = identifier
         self._settings = settings
-        self._tell = tell
+        self._room = room
+        self._teller = teller
         self._is_stopped = is_stopped
         self._clock = clock
         self._said: dict[str, str] = {}
@@ -144,7 +148,7 @@ class Worker:
         target = self._store.create(record.name)
         try:
             stored, packed = self._pack(record, descriptor, target)
-            room = self._room_for(stored, replaces)
+            room = self._room.choose_for(stored, replaces)
             if room is not None:
                 self._store.prepare(stored, packed, target)
                 for old in replaces:
@@ -161,7 +165,7 @@ class Worker:
             self._store.discard(record.name)
             self._hold(name, replace(record, window=0), "there is no space for it")
             return
-        self._tell_of("stored", stored)
+        self._teller.tell_of("stored", stored)
         self._delete_source(name, stored)
 
     def _pack(
@@ -192,21 +196,6 @@ class Worker:
         )
         return record, packed
 
-    def _room_for(
-        self, newcomer: CrashRecord, replaces: tuple[CrashRecord, ...]
-    ) -> list[CrashRecord] | None:
-        """Choose what must go so that the packed *newcomer* may stay; None if it cannot."""
-        stored = [r for r in self._store.records() if r.state == "stored" and r not in replaces]
-        freed = sum(record.packed for record in replaces)
-        needed = self.surplus([*stored, newcomer], freed)
-        return retain.choose_for_room(stored, newcomer, needed)
-
-    def surplus(self, stored: list[CrashRecord], freed: int = 0) -> int:
-        """Say how many bytes too many *stored* are, *freed* of which go anyway."""
-        quota = self._settings.keep.max_use
-        over = sum(record.packed for record in stored) - quota if quota else 0
-        return max(over, self._settings.disk.lacking(self._store.descriptor) - freed, 0)
-
     def _hold(self, name: str, record: CrashRecord, reason: str) -> None:
         """Count a crash whose core is not kept: in the record of its like, if there is one."""
         like = self._held_like(record, reason)
@@ -229,7 +218,7 @@ class Worker:
             effect=f"the crash is counted in {record.name}{naming.RECORD_SUFFIX}",
             count=record.count,
         )
-        self._tell_of("held", record)
+        self._teller.tell_of("held", record)
         self._delete_source(name, record)
 
     def _held_like(self, record: CrashRecord, reason: str) -> CrashRecord | None:
@@ -246,8 +235,8 @@ class Worker:
     def remove(self, record: CrashRecord, reason: str) -> None:
         """Remove a stored core, say so, and tell of it."""
         removed = self._store.remove(record, reason, self._clock())
-        log.info("core removed", core=self.core_path(record), reason=reason)
-        self._tell_of("removed", removed)
+        log.info("core removed", core=self._store.path / record.core, reason=reason)
+        self._teller.tell_of("removed", removed)
 
     def _delete_source(self, name: str, record: CrashRecord) -> None:
         """Let the source go, which *record* has taken in, if it is to go."""
@@ -261,11 +250,7 @@ class Worker:
         reason = "the disk is full" if full else str(error)
         effect = "the source stays, and is tried again"
         if self._say_once(name, "core could not be stored", reason, effect):
-            self._tell(
-                CoreEvent(
-                    kind="failed", id="", core=self._path(name), reason=reason, at=self._clock()
-                )
-            )
+            self._teller.tell_failed(self._path(name), reason)
 
     def _say_once(self, name: str, text: str, reason: str, effect: str) -> bool:
         if self._said.get(name) == reason:
@@ -273,25 +258,6 @@ class Worker:
         self._said[name] = reason
         log.error(text, src=self._path(name), reason=reason, effect=effect)
         return True
-
-    def _tell_of(self, kind: EventKind, record: CrashRecord) -> None:
-        self._tell(
-            CoreEvent(
-                kind=kind,
-                id=record.id,
-                pod=record.pod,
-                container=record.container,
-                process=record.process,
-                pid=record.pid,
-                core=self.core_path(record),
-                reason=record.reason,
-                at=self._clock(),
-            )
-        )
-
-    def core_path(self, record: CrashRecord) -> str:
-        """Give the path of the record's core."""
-        return str(self._store.path / record.core)
 
     def _stored_path(self, record: CrashRecord) -> str:
         return str(self._store.path / record.name)

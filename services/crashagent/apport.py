@@ -1,18 +1,12 @@
 """The Apport forward socket: Apport on the host hands the crash of a container in.
 
-One connection is one crash. The sender writes ``<pid> <signal> <rlimit> <dump mode>`` (ASCII; three
-words from the hosts of 2016) with one SCM_RIGHTS descriptor, the kernel's core pipe, and usually
-SCM_CREDENTIALS with the process's pid, shuts its end down and reads nothing.
-Source: canonical/apport, data/apport, forward_crash_to_container() and
-receive_arguments_via_socket(), from 2.20 to 2.36.
+One connection is one crash; its sender shuts its end down at once, and reads nothing.
 """
 
-import array
 import os
 import select
 import socket
 import stat
-import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -24,6 +18,16 @@ from common.daemon import Stop
 from common.errors import MessageError
 from common.item import CrashItem
 from common.log import Logger
+from services.crashagent.apport_message import (
+    ANCILLARY_SIZE,
+    CREDENTIALS,
+    MESSAGE_SIZE,
+    Ancillary,
+    Forwarded,
+    parse_message,
+    read_credentials,
+    read_descriptors,
+)
 from services.crashagent.process import read_process
 from services.crashagent.receive import Limits, receive
 from services.crashagent.spool import Intake, Spool
@@ -33,63 +37,7 @@ log = Logger()
 STOP_GRACE = 20.0
 """Seconds that cores on their way have to arrive once crashagent is asked to stop."""
 
-MESSAGE_SIZE = 4096
-ANCILLARY_SIZE = socket.CMSG_SPACE(253 * 4) + socket.CMSG_SPACE(12)  # SCM_MAX_FD, and a ucred
-_UNLIMITED = 2**64 - 1
-_CREDENTIALS = struct.Struct("3i")
 _ACCEPT_PAUSE = 0.1
-
-_Ancillary = list[tuple[int, int, bytes]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Forwarded:
-    """What a sender said."""
-
-    pid: int | None = None
-    """The pid in the process's own namespace."""
-    signal: int | None = None
-    rlimit: int | None = None
-    dumpable: int | None = None
-
-
-def parse_message(message: bytes) -> Forwarded:
-    """Read the words of a *message*, or raise `MessageError` saying what differs."""
-    words = message.split()
-    if len(words) not in {3, 4}:
-        raise MessageError(f"expected 3 or 4 numbers, got {len(words)} words: {message[:64]!r}")
-    if not all(word.isdigit() and len(word) <= 20 for word in words):
-        raise MessageError(f"expected numbers only, got {message[:64]!r}")
-    pid, number, rlimit = (int(word) for word in words[:3])
-    dumpable = int(words[3]) if len(words) == 4 else None
-    if not (0 < pid < 2**31 and 0 < number < 256 and rlimit <= _UNLIMITED):
-        raise MessageError(f"a number out of its range in {message[:64]!r}")
-    if dumpable is not None and dumpable > 2:
-        raise MessageError(f"expected a dump mode of 0, 1 or 2, got {dumpable}")
-    return Forwarded(
-        pid=pid,
-        signal=number,
-        rlimit=None if rlimit == _UNLIMITED else rlimit,
-        dumpable=dumpable,
-    )
-
-
-def read_descriptors(ancillary: _Ancillary) -> list[int]:
-    """Give every descriptor that came; the caller owns them all."""
-    found = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(data[: len(data) // found.itemsize * found.itemsize])
-    return list(found)
-
-
-def read_credentials(ancillary: _Ancillary) -> int | None:
-    """Give the pid of the credentials that came; None without, or if it is not seen from here."""
-    for level, kind, data in ancillary:
-        is_ours = (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
-        if is_ours and len(data) >= _CREDENTIALS.size:
-            return int(_CREDENTIALS.unpack_from(data)[0]) or None
-    return None
 
 
 class ApportServer:
@@ -193,7 +141,7 @@ class ApportServer:
             )
         except ConnectionError:
             message, ancillary, flags = b"", [], 0
-        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         descriptors = read_descriptors(ancillary)
         for surplus in descriptors[1:]:
             os.close(surplus)
@@ -210,7 +158,7 @@ class ApportServer:
         return begun
 
     def _note(
-        self, message: bytes, ancillary: _Ancillary, peer: bytes, core: int
+        self, message: bytes, ancillary: Ancillary, peer: bytes, core: int
     ) -> "_Begun | None":
         status = os.fstat(core)
         kind = status.st_mode
@@ -233,7 +181,7 @@ class ApportServer:
             said = Forwarded()
         host_pid = read_credentials(ancillary)
         # Credentials that the sender did not write are its own: the kernel fills them in.
-        if host_pid is None or host_pid == _CREDENTIALS.unpack(peer)[0]:
+        if host_pid is None or host_pid == CREDENTIALS.unpack(peer)[0]:
             host_pid = said.pid
         item = CrashItem(
             path="/",

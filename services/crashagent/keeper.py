@@ -19,7 +19,7 @@ from common import naming
 from common.errors import CollectorError
 from common.files import opened_directory, read_limited
 from common.item import MESSAGE_LIMIT
-from services.crashagent.apport import ANCILLARY_SIZE, MESSAGE_SIZE, read_descriptors
+from services.crashagent.apport_message import ANCILLARY_SIZE, MESSAGE_SIZE, read_descriptors
 from services.crashagent.settings import CrashagentSettings
 from services.crashagent.spool import IntakeNote
 

@@ -21,9 +21,11 @@ from common.record import CrashRecord
 from common.settings import NANOSECONDS, Floor
 from services.coremond import sources
 from services.coremond.identity import Identifier
+from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings, Retention
 from services.coremond.store import CoreStore
 from services.coremond.sweep import Sweep
+from services.coremond.tell import Teller
 from services.coremond.watch import CrashDirectory
 from services.coremond.worker import Worker
 
@@ -275,12 +277,15 @@ class House:
         self.directory = CrashDirectory(self.crash_dir)
         self.store = CoreStore(self.settings.store_dir)
         self.store.recover(lambda source: sources.is_there(self.directory.descriptor, source))
+        keep, disk = self.settings.keep, self.settings.disk
+        self.room = Room(self.store, disk, max_use=keep.max_use)
         self.worker = Worker(
             self.directory,
             self.store,
             Identifier(self.settings.node),
             self.settings,
-            tell=self.tell,
+            room=self.room,
+            teller=Teller(self.store, self.tell, lambda: self.now),
             is_stopped=lambda: self.is_stopped,
             clock=lambda: self.now,
         )
@@ -330,7 +335,9 @@ class House:
     def sweep(self) -> None:
         """Apply the retention settings once."""
         keep = self.settings.keep
-        Sweep(self.directory, self.store, self.worker, keep, clock=lambda: self.now).run()
+        Sweep(
+            self.directory, self.store, self.worker, self.room, keep, clock=lambda: self.now
+        ).run()
 
     def sources(self) -> list[str]:
         """Give the names of all that is in the crash directory."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import MessageError
-from services.crashagent.apport import (
+from services.crashagent.apport_message import (
     Forwarded,
     parse_message,
     read_credentials,

@@ -10,7 +10,7 @@ import pytest
 
 from common.item import CrashItem
 from services.crashagent import keeper
-from services.crashagent.apport import ANCILLARY_SIZE, MESSAGE_SIZE, read_descriptors
+from services.crashagent.apport_message import ANCILLARY_SIZE, MESSAGE_SIZE, read_descriptors
 from services.crashagent.listener import open_listener
 from services.crashagent.settings import CrashagentSettings
 from services.crashagent.spool import Spool

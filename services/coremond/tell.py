@@ -1,0 +1,38 @@
+"""Tell whoever listens what became of a core."""
+
+from collections.abc import Callable
+
+from common.item import CoreEvent, EventKind
+from common.record import CrashRecord
+from services.coremond.store import CoreStore
+
+
+class Teller:
+    """Makes events of records and failures."""
+
+    def __init__(
+        self, store: CoreStore, send: Callable[[CoreEvent], None], clock: Callable[[], int]
+    ) -> None:
+        self._store = store
+        self._send = send
+        self._clock = clock
+
+    def tell_of(self, kind: EventKind, record: CrashRecord) -> None:
+        """Tell that *kind* of thing happened to the core of *record*."""
+        self._send(
+            CoreEvent(
+                kind=kind,
+                id=record.id,
+                pod=record.pod,
+                container=record.container,
+                process=record.process,
+                pid=record.pid,
+                core=str(self._store.path / record.core),
+                reason=record.reason,
+                at=self._clock(),
+            )
+        )
+
+    def tell_failed(self, source: str, reason: str) -> None:
+        """Tell that the core in *source* could not be stored for now."""
+        self._send(CoreEvent(kind="failed", id="", core=source, reason=reason, at=self._clock()))
