@@ -7,7 +7,8 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from time import localtime, strftime
 from typing import TextIO
 
@@ -167,12 +168,19 @@ def name_program(proc: str) -> None:
     _bound["proc"] = proc
 
 
-def carry_children() -> None:
-    """Let processes forked from here on write through this program's one handler.
+@contextmanager
+def carried_children() -> Iterator[None]:
+    """Let processes forked in the block write through this program's one handler.
 
-    Called before the first worker is started and not sooner: it costs a thread that wakes five
-    times a second.
+    Entered before the first worker is started and not sooner: it costs a thread that wakes five
+    times a second. Left after the last has ended: what they said is written by then.
     """
-    from multiprocessing_logging import install_mp_handler
+    from multiprocessing_logging import install_mp_handler, uninstall_mp_handler
 
     install_mp_handler()
+    try:
+        yield
+    finally:
+        for handler in logging.getLogger().handlers:
+            handler.close()
+        uninstall_mp_handler()

@@ -17,13 +17,15 @@ def speak(who: str, lines: int) -> None:
 
 if __name__ == "__main__":
     log.configure(proc="parent")
-    log.carry_children()
     count = int(sys.argv[1])
-    workers = [
-        multiprocessing.Process(target=speak, args=(f"worker-{n}", count)) for n in range(WORKERS)
-    ]
-    for worker in workers:
-        worker.start()
-    speak("parent", count)
-    for worker in workers:
-        worker.join()
+    with log.carried_children():
+        workers = [
+            multiprocessing.Process(target=speak, args=(f"worker-{n}", count))
+            for n in range(WORKERS)
+        ]
+        for worker in workers:
+            worker.start()
+        speak("parent", count)
+        for worker in workers:
+            worker.join()
+    log.Logger().info("the last line", who="parent", number=count)
