@@ -13,6 +13,9 @@ from pathlib import Path
 from threading import Thread
 from types import TracebackType
 from typing import Any, Self
+from xmlrpc.client import Fault, ServerProxy
+
+from supervisor.xmlrpc import SupervisorTransport
 
 from tests import loglines
 
@@ -132,22 +135,23 @@ class Bundle:
         return 0
 
     def processes(self) -> list[dict[str, Any]]:
-        """Ask supervisord for its programs."""
-        from xmlrpc.client import Fault, ServerProxy
+        """Ask supervisord for its programs; none if it is not there."""
+        try:
+            found: list[dict[str, Any]] = self.ask("getAllProcessInfo")
+        except (OSError, Fault):
+            return []
+        return found
 
-        from supervisor.xmlrpc import SupervisorTransport
-
+    def ask(self, method: str, *words: str) -> Any:
+        """Have supervisord do something: a method of its XML-RPC interface."""
         server = ServerProxy(
             "http://localhost",
             transport=SupervisorTransport(serverurl=f"unix://{self.run_dir}/supervisor.sock"),
         )
         try:
-            found: list[dict[str, Any]] = server.supervisor.getAllProcessInfo()  # type: ignore[assignment]
-        except (OSError, Fault):
-            return []
+            return getattr(server.supervisor, method)(*words)
         finally:
             server("close")()
-        return found
 
     def kill(self, program: str) -> int:
         """Kill a program with SIGKILL; give the pid it had, 0 if it was not there to be killed."""

@@ -93,8 +93,10 @@ def program_of(line: str) -> str:
 def test_the_product_pages_own_scenario_logs_the_pages_lines(
     start_bundle: StartBundle, certificates: Path
 ) -> None:
-    bundle = start_bundle(QKVIEW_ADDRESS="0.0.0.0:19891", QKVIEW_TLS_DIR=str(certificates))
+    # Port 0: any that is free, for the page's may not be.
+    bundle = start_bundle(QKVIEW_ADDRESS="0.0.0.0:0", QKVIEW_TLS_DIR=str(certificates))
     places = {
+        "0.0.0.0:19891": bundle.wait_for("grpc server is starting up")["address"],
         "/run/apport.socket": str(bundle.apport_socket),
         "/logs/.minlevel.yaml": bundle.settings["COREMON_LEVELS_FILE"],
         "/var/cores/k3d-minibip-server-0": str(bundle.store_dir),
