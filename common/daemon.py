@@ -1,7 +1,9 @@
 """The shell every program runs in: settings, logging, signals, exit status."""
 
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -12,6 +14,8 @@ from common.levels import LevelsFile
 from common.log import Logger
 
 log = Logger()
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Stop:
@@ -33,6 +37,25 @@ class Stop:
     def fileno(self) -> int:
         """Give a descriptor that is readable once the stop was asked for."""
         return self._event
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent ends, however that comes about.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _explain_arguments(program: str) -> None:
+    """Show how the program is used, for it takes no arguments; exits."""
+    import argparse  # only where there is somebody to read it
+
+    argparse.ArgumentParser(
+        prog=program,
+        description="A program of the coremond bundle. It takes no arguments: its settings come "
+        "from the environment, and coremond-bundle starts it together with the others.",
+    ).parse_args()
 
 
 class Settings(Protocol):
@@ -62,6 +85,10 @@ def run(
     levels file was read. The result is the exit status: 78 (EX_CONFIG) when the settings need a
     person, 70 (EX_SOFTWARE) for a bug, 0 when it was asked to stop.
     """
+    if len(sys.argv) > 1:
+        _explain_arguments(program)
+    if "SUPERVISOR_ENABLED" in os.environ:  # supervisord sets it for its programs
+        end_with_parent()
     log_lines.configure(proc="" if names_itself_late else proc)
     try:
         settings = load()

@@ -122,6 +122,11 @@ class SourceName:
         )
 
 
+def is_core_name(name: str) -> bool:
+    """Say whether a file of this *name* in a crash directory is taken for a core."""
+    return name == "core" or name.startswith(PREFIX)
+
+
 def read_source_name(name: str) -> list[SourceName]:
     """Give every reading of a source's *name*, the likeliest first; none raises `NamingError`.
 

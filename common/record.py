@@ -1,5 +1,6 @@
 """The crash record: everything known of one crash, as it stands beside its core."""
 
+import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
@@ -7,7 +8,7 @@ import msgspec
 
 from common.errors import MessageError
 from common.item import Crash
-from common.naming import CORE_SUFFIX
+from common.naming import CORE_SUFFIX, encode_name
 
 RECORD_VERSION = 1
 RECORD_LIMIT = 4 * 2**20
@@ -36,6 +37,17 @@ class Source:
     size: int
     changed_at: int
     """The file's mtime, nanoseconds."""
+
+    @classmethod
+    def of(cls, name: str, status: os.stat_result) -> Self:
+        """Describe the file *name*, so that it is known again."""
+        return cls(
+            name=encode_name(name),
+            device=status.st_dev,
+            inode=status.st_ino,
+            size=status.st_size,
+            changed_at=status.st_mtime_ns,
+        )
 
     @property
     def key(self) -> SourceKey:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from common.errors import ConfigError
 
@@ -15,6 +15,8 @@ T = TypeVar("T")
 NANOSECONDS = 10**9
 SOCKET_PATH_LIMIT = 107
 """Bytes a Unix socket's path may have (sun_path, less its NUL): unix(7)."""
+
+MOST_THREADS = 256
 
 _DURATION_UNITS = {
     "ns": 1e-9,
@@ -37,12 +39,16 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%", re.ASCII)
 class EnvReader:
     """Read values from *env*, gathering the mistakes so that one start shows them all."""
 
+    known: ClassVar[set[str]] = set()
+    """Every name that any reader was asked for."""
+
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
         self._problems: list[str] = []
 
     def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """Give the value of *name*, or *default* where it is unset or empty."""
+        self.known.add(name)
         text = self._env.get(name, "")
         if not text:
             return default
@@ -76,7 +82,8 @@ def environment(env_file: Path | None = None) -> dict[str, str]:
     try:
         lines = env_file.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{env_file}: {error}"]) from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError([f"{env_file}: {reason}"]) from error
     for number, line in enumerate(lines, 1):
         try:
             for word in _words(line):
@@ -84,7 +91,10 @@ def environment(env_file: Path | None = None) -> dict[str, str]:
                 if equals and name.isidentifier():
                     env[name] = value
                 elif word != "export":
-                    problems.append(f"{env_file}:{number}: expected NAME=value, got {word!r}")
+                    problems.append(
+                        f"{env_file}:{number}: expected NAME=value, got {word!r}; "
+                        "a value with spaces needs quotes round it"
+                    )
         except ValueError as error:
             problems.append(f"{env_file}:{number}: {error}")
     if problems:
@@ -166,6 +176,14 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise ValueError("expected a whole number such as 0 or 3")
     return int(text)
+
+
+def threads(text: str) -> int:
+    """Read a number of threads, 0 to 256."""
+    number = count(text)
+    if number > MOST_THREADS:
+        raise ValueError(f"expected a whole number of at most {MOST_THREADS}")
+    return number
 
 
 def positive(text: str) -> int:

@@ -22,6 +22,8 @@ from services.qkview_collect.settings import QkviewSettings
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf" / "supervisord.conf"
 
+_PREFIXES = ("COREMON_", "CRASHAGENT_", "QKVIEW_")
+
 INHERITED_FROM = 256
 """The first descriptor that supervisord leaves to its programs: its ``minfds``."""
 
@@ -33,15 +35,33 @@ def main() -> int:
         env = environment(options.env)
         # All mistakes of all programs are shown before one of them starts.
         _check(env)
+        for name in _unknown(env):
+            _say(f"{name}: there is no such setting; it is ignored")
         hold_socket(env)
     except ConfigError as error:
         for problem in error.problems:
-            print(f"coremond-bundle: {problem}", file=sys.stderr)  # noqa: T201  # no log yet
+            _say(problem)
         return os.EX_CONFIG
     _make_output_reopenable()
     env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(options.configuration)]
     return os.execve(sys.executable, command, env)  # noqa: S606  # a list, and no shell
+
+
+def _say(text: str) -> None:
+    print(f"coremond-bundle: {text}", file=sys.stderr)  # noqa: T201  # there is no log yet
+
+
+def _unknown(env: dict[str, str]) -> list[str]:
+    """Name the variables that look like settings and are none, once all programs have read theirs.
+
+    Kubernetes sets some that look so for its services.
+    """
+    return sorted(
+        name
+        for name in env
+        if name.startswith(_PREFIXES) and name not in EnvReader.known and "_SERVICE_" not in name
+    )
 
 
 def _make_output_reopenable() -> None:

@@ -17,6 +17,7 @@ from xmlrpc.client import Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from common.daemon import end_with_parent
 from tests import loglines
 
 BIN = Path(sys.executable).parent
@@ -70,7 +71,11 @@ class Bundle:
         """Start supervisord, and wait until the three programs serve."""
         seen = len(self.lines)
         self._process = subprocess.Popen(
-            [BIN / "coremond-bundle"], env=self.env, stdout=subprocess.PIPE, start_new_session=True
+            [BIN / "coremond-bundle"],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # no thread of ours holds a lock
         )
         self._reader = Thread(target=self._read, args=[self._process], daemon=True)
         self._reader.start()
@@ -96,7 +101,11 @@ class Bundle:
         process.stdout.close()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -159,6 +168,11 @@ class Bundle:
         if pid:
             os.kill(pid, signal.SIGKILL)
         return pid
+
+    def kill_supervisord(self) -> None:
+        """Kill supervisord itself with SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
 
     def records(self) -> list[dict[str, Any]]:
         """Read every crash record, oldest crash first."""

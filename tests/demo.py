@@ -116,7 +116,10 @@ def digest(path: Path) -> str:
 
 def show(bundle: DemoBundle, record: dict[str, Any]) -> None:
     """Show the programs, their lines, the files and the record."""
-    wait_until(lambda: bundle.corectl("status").returncode == 0, "the programs to be RUNNING")
+    wait_until(
+        lambda: {process["statename"] for process in bundle.processes()} == {"RUNNING"},
+        "the programs to be RUNNING",
+    )
     say("corectl status")
     print(bundle.corectl("status").stdout, end="")
     say("The programs' log lines")

@@ -3,6 +3,8 @@
 It is made with an env file for `coremond-bundle --env` and `corectl --env`.
 """
 
+import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -19,12 +21,14 @@ def make(folder: Path, **settings: str) -> Path:
     folder = folder.absolute()
     for name in ("crash", "cores", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "crash").chmod(0o1777)  # processes of any user leave their cores there
     levels = folder / "logs" / ".minlevel.yaml"
     if not levels.exists():
         shutil.copy(ROOT / "conf" / "minlevel.yaml", levels)
     run_dir = folder / "run"
     if len(str(run_dir / "supervisor.sock")) > SOCKET_PATH_LIMIT:
-        run_dir = Path(tempfile.mkdtemp(prefix="coremond-"))
+        mark = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+        run_dir = Path(tempfile.gettempdir()) / f"coremond-{os.getuid()}-{mark}"
         print(f"{folder} has too long a path for sockets, which are in {run_dir} instead")
     lines = {
         "COREMON_RUN_DIR": run_dir,

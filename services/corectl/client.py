@@ -48,6 +48,8 @@ def open_channel(
 def words_of(error: grpc.RpcError) -> str:
     """Say what a failed call says of itself."""
     call: Any = error  # it is the call too, which its type does not say
+    if call.code() is grpc.StatusCode.UNAVAILABLE:
+        return f"qkview-collect does not answer there: {call.details()} (UNAVAILABLE)"
     return f"{call.details()} ({call.code().name})"
 
 

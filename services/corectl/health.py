@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from services.corectl.room import Disk, Tally
+from services.corectl.room import Disk, Tally, Waiting
 from services.corectl.show import safe, show_size
 from services.corectl.supervised import Program
 
 PROGRAMS = ("coremond", "crashagent", "qkview-collect")
+WAITING_GRACE = 300.0
+"""Seconds that a core may wait: a large one takes its time."""
 STARTING_GRACE = 10.0
 """Seconds that a program may be STARTING."""
 
@@ -33,8 +35,7 @@ class Seen:
     doors: Sequence[Door] = ()
     disks: Sequence[Disk] = ()
     records: Tally | None = None
-    waiting: int | None = None
-    """Files in the crash directory."""
+    waiting: Waiting | None = None
     problems: Sequence[str] = ()
 
 
@@ -45,6 +46,7 @@ def faults_of(seen: Seen) -> list[str]:
         *(_program_faults(seen.programs, seen.supervisor) if seen.programs is not None else ()),
         *(_door_fault(door, seen) for door in seen.doors if door.problem),
         *(_disk_fault(disk) for disk in seen.disks if disk.is_full),
+        *(_waiting_fault(seen.waiting) if seen.waiting else ()),
     ]
 
 
@@ -74,6 +76,14 @@ def _door_fault(door: Door, seen: Seen) -> str:
     if seen.programs is None:  # nothing can be restarted before supervisord is back
         return fault
     return f"{fault}; {_restart(door.program, seen.supervisor)}"
+
+
+def _waiting_fault(waiting: Waiting) -> Iterator[str]:
+    if waiting.oldest > WAITING_GRACE:
+        yield (
+            f"{waiting.number} in the crash directory not stored yet, the oldest for "
+            f"{waiting.oldest:.0f} s; coremond's log says why"
+        )
 
 
 def _disk_fault(disk: Disk) -> str:

@@ -29,8 +29,8 @@ _LABELS = {
     "tid": "TID",
     "uid": "UID",
     "gid": "GID",
-    "crc32": "CRC-32",
-    "sha256": "SHA-256",
+    "crc32": "CRC-32 of .gz",
+    "sha256": "SHA-256 of .gz",
     "elf": "ELF",
     "container_id": "Container ID",
     "exe": "Executable",
@@ -95,4 +95,5 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
     "packed": _bytes,
     "rlimit": _bytes,
     "identity": lambda identity: f"by {identity.by}",
+    "sources": lambda sources: ", ".join(source.name for source in sources),
 }

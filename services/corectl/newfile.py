@@ -14,8 +14,8 @@ from common.files import TEMPORARY_SUFFIX, create, opened_directory, remove
 def new_file(path: Path, *, force: bool) -> Iterator[int]:
     """Make the file *path* for the block to write; it goes again if the block fails.
 
-    A file that is there is a FileExistsError. With *force* it is replaced, once the block is
-    done, if it is a regular file, and `SourceError` tells that it is none.
+    A file that is there is a `SourceError`. With *force* it is replaced, once the block is done, if
+    it is a regular file.
     """
     with opened_directory(path.parent) as directory:
         name = path.name
@@ -23,7 +23,11 @@ def new_file(path: Path, *, force: bool) -> Iterator[int]:
             _refuse_irregular(directory, name)
             name = f".{path.name}{TEMPORARY_SUFFIX}"
             remove(directory, name)
-        descriptor = create(directory, name)
+        try:
+            descriptor = create(directory, name)
+        except FileExistsError as error:
+            what = "a directory" if path.is_dir() else "there already; --force replaces it"
+            raise SourceError(f"{path} is {what}") from error
         try:
             yield descriptor
             if force:

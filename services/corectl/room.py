@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.record import CrashRecord
+from common.naming import is_core_name
+from common.record import CrashRecord, Source
 
 FULL_BELOW_PERCENT = 1.0
 FULL_BELOW_BYTES = 64 * 2**20
@@ -20,6 +21,15 @@ class Disk:
     total: int = 0
     available: int = 0
     is_full: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """The cores that wait in the crash directory."""
+
+    number: int = 0
+    oldest: float = 0.0
+    """Seconds since the oldest was written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,13 +55,17 @@ def look_at_disk(path: Path) -> Disk:
     return Disk(path=str(path), total=total, available=available, is_full=is_full(total, available))
 
 
-def count_waiting(crash_dir: Path) -> int:
-    """Count the files in the crash directory, less those still being written under a dot."""
+def look_at_waiting(crash_dir: Path, records: Iterable[CrashRecord], now: float) -> Waiting:
+    """Look for cores in the crash directory that none of the *records* has taken in."""
+    known = {source.key for record in records for source in record.sources}
+    ages = []
     with os.scandir(crash_dir) as entries:
-        return sum(
-            not entry.name.startswith(".") and entry.is_file(follow_symlinks=False)
-            for entry in entries
-        )
+        for entry in entries:
+            if is_core_name(entry.name) and entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                if Source.of(entry.name, status).key not in known:
+                    ages.append(now - status.st_ctime)
+    return Waiting(number=len(ages), oldest=max(ages, default=0.0))
 
 
 def tally(records: Iterable[CrashRecord]) -> Tally:

@@ -14,7 +14,7 @@ from services.corectl.attempt import Attempt
 from services.corectl.health import Door, Seen, faults_of
 from services.corectl.knock import knock_tcp, knock_unix
 from services.corectl.moments import show_span
-from services.corectl.room import Disk, count_waiting, look_at_disk, tally
+from services.corectl.room import Disk, look_at_disk, look_at_waiting, tally
 from services.corectl.settings import CorectlSettings
 from services.corectl.show import complain, json_of, safe, show_size
 from services.corectl.supervised import ask_supervisor
@@ -49,8 +49,7 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
     doors = [(program, at, Attempt(ask)) for program, at, ask in _doors(settings)]
     places = {"COREMON_CRASH_DIR": settings.crash_dir, "COREMON_CORES_DIR": settings.cores_dir}
     disks = [(name, path, Attempt(partial(look_at_disk, path))) for name, path in places.items()]
-    records = Attempt(lambda: tally(read_records(settings.store_dir)))
-    waiting = Attempt(partial(count_waiting, settings.crash_dir))
+    records = Attempt(partial(read_records, settings.store_dir))
 
     problems: list[str] = []
     tell = problems.append
@@ -61,6 +60,8 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
     address = f"unix://{settings.supervisor_socket}"
     start = "start the bundle, or set COREMON_RUN_DIR as it has it"
     create, see = "create it, or set COREMON_CRASH_DIR", "see to that directory"
+    known = _answer(records, until, f"{settings.store_dir}", see, tell)
+    waiting = Attempt(lambda: look_at_waiting(settings.crash_dir, known or (), time.time()))
     return Seen(
         supervisor=address,
         programs=_answer(supervisor, until, f"supervisord at {address}", start, tell),
@@ -69,7 +70,7 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
             for program, at, attempt in doors
         ],
         disks=[disk for disk in found if disk is not None],
-        records=_answer(records, until, f"{settings.store_dir}", see, tell),
+        records=None if known is None else tally(known),
         waiting=_answer(waiting, until, f"{settings.crash_dir}", create, tell),
         problems=problems,
     )
@@ -130,4 +131,4 @@ def show(seen: Seen) -> None:
             f"Cores: {counts.stored} stored ({size}), {counts.held} held, {counts.removed} removed"
         )
     if seen.waiting is not None:
-        print(f"Waiting in the crash directory: {seen.waiting}")
+        print(f"Waiting in the crash directory: {seen.waiting.number}")

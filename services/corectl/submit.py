@@ -41,6 +41,8 @@ def _problem(path: str, crash_dir: Path) -> str:
         path.encode()
     except UnicodeEncodeError:
         return "its name is not UTF-8, so it cannot be told to coremond; rename it first"
+    if not os.path.lexists(path):
+        return "no such file"
     if os.path.realpath(os.path.dirname(path)) != os.path.realpath(crash_dir):
         return f"it is not in the crash directory, {crash_dir}"
     with opened_directory(crash_dir) as directory:

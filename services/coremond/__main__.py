@@ -66,7 +66,9 @@ def serve(settings: CoremondSettings, stop: Stop) -> None:
 
 def _crash_directory(settings: CoremondSettings) -> CrashDirectory:
     try:
-        settings.crash_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not settings.crash_dir.exists():
+            settings.crash_dir.mkdir(parents=True)
+            settings.crash_dir.chmod(0o1777)  # processes of any user leave their cores there
         return CrashDirectory(settings.crash_dir)
     except OSError as error:
         raise ConfigError(

@@ -8,18 +8,6 @@ from common.elf import CoreNotes
 from common.errors import NamingError
 from common.item import Crash, CrashItem
 from common.naming import SourceName
-from common.record import Source
-
-
-def source_of(name: str, status: os.stat_result) -> Source:
-    """Describe the file *name*, so that it is known again."""
-    return Source(
-        name=naming.encode_name(name),
-        device=status.st_dev,
-        inode=status.st_ino,
-        size=status.st_size,
-        changed_at=status.st_mtime_ns,
-    )
 
 
 def gather(

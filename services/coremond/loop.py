@@ -9,11 +9,12 @@ import zmq
 from common.daemon import Stop
 from common.item import CrashItem
 from common.log import Logger
+from common.naming import is_core_name
 from common.workqueue import ItemReceiver
 from services.coremond import sources
 from services.coremond.inbox import Inbox
 from services.coremond.sweep import Sweep
-from services.coremond.watch import CrashDirectory, is_core_name
+from services.coremond.watch import CrashDirectory
 from services.coremond.worker import Worker
 
 log = Logger()

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from common.disk import DiskLimits
 from common.record import CrashRecord
+from common.settings import Floor
 from services.coremond import retain
 from services.coremond.store import CoreStore
 
@@ -28,11 +29,21 @@ class Room:
         freed = sum(record.packed for record in going)
         return retain.choose_for_room(stored, newcomer, self._surplus([*stored, newcomer], freed))
 
+    def choose_for_part(self, newcomer: CrashRecord, written: int) -> list[CrashRecord]:
+        """Choose what must go so that the *newcomer* may be packed on, the disk being full.
+
+        Nobody knows how much is still to come: as much as was *written* so far is made free.
+        Nothing goes where no free space is asked for, or if it would not help.
+        """
+        if self._disk.keep_free == Floor():
+            return []
+        needed = max(written, self._surplus(self._stored()))
+        return retain.choose_for_room(self._stored(), newcomer, needed) or []
+
     def choose(self) -> list[CrashRecord]:
-        """Choose what must go as things are: all of it, if even that is not enough."""
+        """Choose what must go as things are; nothing, if even all of it would not be enough."""
         stored = self._stored()
-        needed = min(self._surplus(stored), sum(record.packed for record in stored))
-        return retain.choose_for_room(stored, None, needed) or []
+        return retain.choose_for_room(stored, None, self._surplus(stored)) or []
 
     def _stored(self) -> list[CrashRecord]:
         return [record for record in self._store.records() if record.state == "stored"]

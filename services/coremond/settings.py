@@ -7,7 +7,7 @@ from typing import Self
 
 from common.disk import DiskLimits, read_disk_limits
 from common.places import Places, read_places
-from common.settings import EnvReader, boolean, count, duration, size
+from common.settings import EnvReader, boolean, count, duration, size, threads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +82,7 @@ class CoremondSettings(Places):
             delete_src=reader.read("COREMON_DELETE_SRC", boolean, default.delete_src),
             cores_interval=reader.read("COREMON_CORES_INTERVAL", duration, default.cores_interval),
             scan_interval=reader.read("COREMON_SCAN_INTERVAL", duration, default.scan_interval),
-            workers=reader.read("COREMON_WORKERS", count, default.workers),
+            workers=reader.read("COREMON_WORKERS", threads, default.workers),
         )
         reader.require(settings.cores_interval > 0, "COREMON_CORES_INTERVAL: expected more than 0")
         reader.require(settings.scan_interval > 0, "COREMON_SCAN_INTERVAL: expected more than 0")

@@ -10,7 +10,6 @@ from common.files import exists, open_regular, remove
 from common.item import MESSAGE_LIMIT, CrashItem
 from common.log import Logger
 from common.record import Source
-from services.coremond.gather import source_of
 
 log = Logger()
 
@@ -51,7 +50,7 @@ def is_there(directory: int, source: Source) -> bool:
         status = os.lstat(name, dir_fd=directory)
     except (OSError, ValueError):
         return False
-    return source_of(name, status).key == source.key
+    return Source.of(name, status).key == source.key
 
 
 def remove_stale_sidecars(directory: int, names: AbstractSet[str]) -> None:

@@ -27,7 +27,7 @@ class Teller:
                 container=record.container,
                 process=record.process,
                 pid=record.pid,
-                core=str(self._store.path / record.core),
+                core="" if kind == "held" else str(self._store.path / record.core),
                 reason=record.reason,
                 at=self._clock(),
             )

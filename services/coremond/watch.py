@@ -5,14 +5,9 @@ from pathlib import Path
 
 from inotify_simple import INotify, flags
 
-from common import naming
+from common.naming import is_core_name
 
 _WATCHED = flags.CLOSE_WRITE | flags.MOVED_TO | flags.ONLYDIR | flags.DELETE_SELF | flags.MOVE_SELF
-
-
-def is_core_name(name: str) -> bool:
-    """Say whether a file of this *name* is taken for a core: ``core``, or ``core.…``."""
-    return name == "core" or name.startswith(naming.PREFIX)
 
 
 class CrashDirectory:

@@ -16,7 +16,7 @@ from common.packing import Packed
 from common.record import CrashRecord, Source, facts_of
 from common.settings import NANOSECONDS
 from services.coremond import retain, sources
-from services.coremond.gather import gather, source_of
+from services.coremond.gather import gather
 from services.coremond.identity import Identifier
 from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings
@@ -90,7 +90,7 @@ class Worker:
             del self._said[name]
 
     def _handle_complete(self, name: str, item: CrashItem | None, descriptor: int) -> None:
-        source = source_of(name, os.fstat(descriptor))
+        source = Source.of(name, os.fstat(descriptor))
         known = self._store.record_of(source)
         if known and (known.state != "stored" or self._store.has_core(known)):
             self._delete_source(name, known)
@@ -147,7 +147,7 @@ class Worker:
         log.info("creating coredump", src=self._path(name), dst=self._stored_path(record))
         target = self._store.create(record.name)
         try:
-            stored, packed = self._pack(record, descriptor, target)
+            stored, packed = self._pack_making_room(record, descriptor, target)
             room = self._room.choose_for(stored, replaces)
             if room is not None:
                 self._store.prepare(stored, packed, target)
@@ -167,6 +167,24 @@ class Worker:
             return
         self._teller.tell_of("stored", stored)
         self._delete_source(name, stored)
+
+    def _pack_making_room(
+        self, record: CrashRecord, descriptor: int, target: int
+    ) -> tuple[CrashRecord, Packed]:
+        """Pack, and while the disk is full, let other cores go for this one."""
+        while True:
+            try:
+                return self._pack(record, descriptor, target)
+            except OSError as error:
+                if error.errno not in _NO_SPACE:
+                    raise
+                going = self._room.choose_for_part(record, os.fstat(target).st_size)
+                if not going:
+                    raise
+            os.ftruncate(target, 0)
+            os.lseek(target, 0, os.SEEK_SET)
+            for old in going:
+                self.remove(old, "made room for another")
 
     def _pack(
         self, record: CrashRecord, descriptor: int, target: int

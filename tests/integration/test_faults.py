@@ -447,3 +447,64 @@ def test_records_are_json_that_others_read(bundle: Bundle) -> None:
     assert record["process"] == "na\\xff\nme"
     assert record["name"] == "core.host.host.na%5Cxff%0Ame.9.1742738615000000000"
     assert shutil.disk_usage(bundle.store_dir).used > 0
+
+
+def test_a_full_disk_makes_the_loop_give_way_where_space_is_to_stay_free(
+    small_disk: Path, home: Path
+) -> None:
+    settings = {
+        "COREMON_KEEP_FREE": "5%",
+        "COREMON_CORES_MAX_FILES": "0",
+        "COREMON_SCAN_INTERVAL": "1s",
+    }
+    with Bundle(home, settings) as bundle:
+        put_core(bundle, "core.quiet.1.web-0.1742738600000000000", random.randbytes(2**20))
+        bundle.wait_for_stored()
+
+        for n in range(1, 5):
+            name = f"core.loop.2.job-0.17427386{n:02d}000000000"
+            put_core(bundle, name, random.randbytes(3 * 2**20))
+            wait_until(partial(gone, bundle.crash_dir / name), f"{name} to go")
+
+        kept = {(r["process"], r["crashed_at"] // 10**9) for r in bundle.stored()}
+        assert kept == {("quiet", 1742738600), ("loop", 1742738603), ("loop", 1742738604)}
+        assert small_disk.exists()
+
+
+@pytest.mark.parametrize("program", ["coremond", "crashagent", "qkview-collect"])
+def test_a_program_explains_itself_and_touches_nothing(home: Path, program: str) -> None:
+    bundle = Bundle(home, {"COREMON_CRASH_DIR": str(home / "none")})
+
+    asked = subprocess.run(
+        [BIN / program, "--help"], env=bundle.env, capture_output=True, text=True, timeout=30
+    )
+    wrong = subprocess.run(
+        [BIN / program, "--bogus"], env=bundle.env, capture_output=True, text=True, timeout=30
+    )
+
+    assert (asked.returncode, wrong.returncode) == (0, 2)
+    assert "coremond-bundle" in asked.stdout
+    assert not (home / "none").exists()
+
+
+def test_the_programs_end_with_supervisord_however_that_ends(bundle: Bundle) -> None:
+    pids = [process["pid"] for process in bundle.processes()]
+    assert len(pids) == 3
+
+    bundle.kill_supervisord()
+
+    for pid in pids:
+        wait_until(partial(gone, Path(f"/proc/{pid}")), f"{pid} to end")
+
+
+def test_a_setting_that_there_is_not_is_told(home: Path) -> None:
+    bundle = Bundle(home, {"COREMON_RETENSION": "1d", "QKVIEW_SERVICE_HOST": "10.0.0.1"})
+    with (home / "stderr").open("w+") as stderr:
+        words = [str(BIN / "coremond-bundle"), "-c", "/nowhere.conf"]
+
+        subprocess.run(words, env=bundle.env, stderr=stderr, stdout=stderr, timeout=30)
+        stderr.seek(0)
+        said = stderr.read()
+
+    assert "COREMON_RETENSION: there is no such setting; it is ignored" in said
+    assert "QKVIEW_SERVICE_HOST" not in said

@@ -8,7 +8,8 @@ from hypothesis import given
 from common.elf import CoreNotes
 from common.item import Crash
 from common.naming import decode_name
-from services.coremond.gather import gather, source_of
+from common.record import Source
+from services.coremond.gather import gather
 from tests.unit.factories import CRASHED_AT, file_texts, item, without_deadline
 
 NAME = "core.named.3.host.1742738615"
@@ -93,7 +94,7 @@ def test_the_notes_choose_between_the_readings_of_a_name(status: os.stat_result)
 def test_a_source_of_any_name_is_known_again_by_it(name: str) -> None:
     status = os.stat("/")
 
-    source = source_of(name[:255], status)
+    source = Source.of(name[:255], status)
 
     assert source.name.isascii()
     assert decode_name(source.name) == name[:255]

@@ -10,7 +10,6 @@ from common.item import MESSAGE_LIMIT, to_json
 from common.naming import sidecar_name
 from common.record import Source
 from services.coremond import sources
-from services.coremond.gather import source_of
 from tests.unit.factories import CRASHED_AT, events_said, in_place_of_a_file, item
 
 NAME = f"core.observer.9.f5-observer-0.{CRASHED_AT}"
@@ -77,7 +76,7 @@ def test_a_source_goes_with_its_item(tmp_path: Path, directory: int) -> None:
 
 
 def described(path: Path) -> Source:
-    return source_of(path.name, path.lstat())
+    return Source.of(path.name, path.lstat())
 
 
 @pytest.mark.parametrize("name", [NAME, os.fsdecode(b"core.\xff%2E\n")])
