@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from common.settings import EnvReader, Floor, floor, size
 
+MOST_HOLES = 64
+"""So many times its data a core may be long, before it is cut short."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiskLimits:
@@ -15,6 +18,11 @@ class DiskLimits:
 
     keep_free: Floor = field(default_factory=lambda: Floor(percent=5))
     """COREMON_KEEP_FREE: what stays free on a disk, in bytes or percent; 0 = off."""
+
+    @property
+    def max_size(self) -> int:
+        """How long a core may be with its holes, which cost a little too; 0 = no limit."""
+        return MOST_HOLES * self.max_core
 
     def lacking(self, descriptor: int) -> int:
         """Say how many bytes are missing for the disk of *descriptor* to be free enough."""

@@ -32,7 +32,7 @@ class BusyError(CollectorError):
 
 
 class SpaceError(CollectorError):
-    """The disk is full. The source is whole and is tried again; nothing half-written is left."""
+    """The disk has no room for a core, and none can be made. Nothing half-written is left."""
 
 
 class StoppedError(CollectorError):

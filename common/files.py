@@ -32,11 +32,12 @@ def opened_directory(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def open_regular(directory: int, name: str) -> int:
+def open_regular(directory: int, name: str, *, owner: int | None = None) -> int:
     """Open the regular file *name* of the open *directory* for reading.
 
-    Anything else (a link, a FIFO, a device, a file with more than one name) is refused with
-    `SourceError` and is never opened, only looked at. A missing file is a FileNotFoundError.
+    Anything else (a link, a FIFO, a device, a file with more than one name, or of another user than
+    *owner*) is refused with `SourceError` and is never opened, only looked at. A missing file is a
+    FileNotFoundError; one that somebody holds a lease on is a `BusyError`, and is not waited for.
     """
     if "/" in name or name in {"", ".", ".."}:
         raise SourceError(f"{name!r} is no file name")
@@ -52,8 +53,13 @@ def open_regular(directory: int, name: str) -> int:
             raise SourceError(f"{_KINDS.get(stat.S_IFMT(status.st_mode), 'not a file')}")
         if status.st_nlink > 1:
             raise SourceError("a file with more than one name (hard link)")
+        if owner is not None and status.st_uid != owner:
+            raise SourceError("it belongs to another user")
         try:
-            return os.open(f"/proc/self/fd/{looked_at}", os.O_RDONLY | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            return os.open(f"/proc/self/fd/{looked_at}", flags)
+        except BlockingIOError as error:
+            raise BusyError("somebody holds a lease on it") from error
         except OSError as error:
             raise SourceError(f"it cannot be opened: {error.strerror}") from error
     finally:
@@ -128,12 +134,12 @@ def write_durably(directory: int, name: str, data: bytes, mode: int = 0o600) -> 
         os.close(descriptor)
 
 
-def read_limited(directory: int, name: str, limit: int) -> bytes:
+def read_limited(directory: int, name: str, limit: int, *, owner: int | None = None) -> bytes:
     """Read the file *name* of the open *directory*, a regular file of at most *limit* bytes.
 
-    Raises `SourceError` where it is anything else.
+    Raises `SourceError` where it is anything else, or not *owner*'s.
     """
-    with open(open_regular(directory, name), "rb") as file:
+    with open(open_regular(directory, name, owner=owner), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise SourceError(f"larger than {limit} bytes")

@@ -17,6 +17,7 @@ from common.errors import NamingError
 from common.item import clean
 from common.settings import NANOSECONDS
 
+MOST_PID = 2**32 - 1
 PREFIX = "core."
 SIDECAR_SUFFIX = ".item"
 INTAKE_PREFIX = ".intake."
@@ -60,7 +61,7 @@ def decode_name(text: str) -> str:
 
 def is_number(text: str) -> bool:
     """Say whether *text* is an unsigned ASCII number of a pid's size."""
-    return text.isascii() and text.isdecimal() and len(text) <= 10
+    return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= MOST_PID
 
 
 def _read_timestamp(text: str) -> int:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from isal import igzip, igzip_lib, isal_zlib
 
-from common.errors import CorruptError, StoppedError
+from common.errors import CorruptError
 from common.files import write_all
 
 BLOCK = 2**20
@@ -48,7 +48,7 @@ class Packed:
     sha256: str
     """SHA-256 of the bytes written, 64 hex digits."""
     cut: bool = False
-    """The source went on, and *max_data* did not."""
+    """The source went on, and *max_data* or *max_size* did not."""
 
 
 def make_member(block: bytes) -> bytes:
@@ -137,14 +137,15 @@ def pack(
     *,
     workers: int = 1,
     max_data: int = 0,
-    is_stopped: Callable[[], bool] = lambda: False,
+    max_size: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> Packed:
     """Pack the open file *source* into the open file *target*, from its place on.
 
     Memory is bounded by *workers*, whatever the size. A source that grows is packed as long as it
     was; one that shrinks, as long as it still is. The core is cut short before its data (what is
-    in no hole) is more than *max_data* bytes; 0 is no limit. Raises `StoppedError` once
-    *is_stopped*.
+    in no hole) is more than *max_data* bytes, and after *max_size* bytes; 0 is no limit. *check* is
+    called before each block, and ends the packing by raising.
     """
     size = os.fstat(source).st_size
     output = _Output(target)
@@ -153,10 +154,9 @@ def pack(
     with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
         try:
             for start, length, data in _blocks(source, size):
-                if is_stopped():
-                    raise StoppedError("asked to stop while packing")
+                check()
                 taken += data
-                if max_data and taken > max_data:
+                if (max_data and taken > max_data) or (0 < max_size <= start):
                     cut = True
                     break
                 pending.append(

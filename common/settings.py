@@ -120,6 +120,9 @@ class Floor:
     bytes: int = 0
     percent: float = 0.0
 
+    def __bool__(self) -> bool:
+        return self.bytes > 0 or self.percent > 0
+
     def of(self, total: int) -> int:
         """Say how many bytes that is on a disk of *total* bytes."""
         return max(self.bytes, int(total * self.percent / 100))

@@ -59,6 +59,7 @@ class Bundle:
             "NODE_NAME": self.node,
             **(settings or {}),
         }
+        self.command = [str(BIN / "coremond-bundle")]
         self.lines: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -71,7 +72,7 @@ class Bundle:
         """Start supervisord, and wait until the three programs serve."""
         seen = len(self.lines)
         self._process = subprocess.Popen(
-            [BIN / "coremond-bundle"],
+            self.command,
             env=self.env,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -1,6 +1,8 @@
 """What the tests share: where bundles live, and the program that crashes."""
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,3 +47,15 @@ def real_kernel() -> None:
     """Ask for a kernel whose core_pattern can be set."""
     if what := kernel.missing():
         pytest.skip(f"missing: {what}")
+
+
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    """Mount a disk of 8 MiB where the cores go."""
+    cores = home / "cores"
+    cores.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(cores)]
+    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
+        pytest.skip("missing: root that may mount a tmpfs")
+    yield cores
+    subprocess.run(["umount", str(cores)], check=True)

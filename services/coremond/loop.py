@@ -19,6 +19,9 @@ from services.coremond.worker import Worker
 
 log = Logger()
 
+LONGEST_DELAY = 60.0
+"""Seconds after which a source that could not be handled is looked at again at the latest."""
+
 
 class Loop:
     """Waits for events, items and intervals, and gives the worker what is due."""
@@ -39,7 +42,7 @@ class Loop:
         self._sweep = sweep
         self._scan_interval = scan_interval
         self._sweep_interval = sweep_interval
-        self._inbox = Inbox(longest_delay=scan_interval)
+        self._inbox = Inbox(longest_delay=max(scan_interval, LONGEST_DELAY))
         self._next_scan = time.monotonic()
         self._next_sweep = self._next_scan
 
@@ -73,7 +76,7 @@ class Loop:
         if changed is None:
             self._next_scan = 0.0
         for name in changed or ():
-            self._inbox.offer(name)
+            self._inbox.offer(name, at_once=True)
         for item in self._items.waiting():
             self._offer_item(item)
 
@@ -87,7 +90,7 @@ class Loop:
                 effect="it is dropped",
             )
             return
-        self._inbox.offer(name, item)
+        self._inbox.offer(name, item, at_once=True)
 
     def _scan(self) -> None:
         names = self._directory.names()

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from common.disk import DiskLimits
 from common.record import CrashRecord
-from common.settings import Floor
 from services.coremond import retain
 from services.coremond.store import CoreStore
 
@@ -33,10 +32,8 @@ class Room:
         """Choose what must go so that the *newcomer* may be packed on, the disk being full.
 
         Nobody knows how much is still to come: as much as was *written* so far is made free.
-        Nothing goes where no free space is asked for, or if it would not help.
+        Nothing goes if that would not help.
         """
-        if self._disk.keep_free == Floor():
-            return []
         needed = max(written, self._surplus(self._stored()))
         return retain.choose_for_room(self._stored(), newcomer, needed) or []
 

@@ -5,8 +5,8 @@ import stat
 from collections.abc import Set as AbstractSet
 
 from common import naming
-from common.errors import CollectorError, SourceError
-from common.files import exists, open_regular, remove
+from common.errors import CollectorError
+from common.files import exists, read_limited, remove
 from common.item import MESSAGE_LIMIT, CrashItem
 from common.log import Logger
 from common.record import Source
@@ -21,10 +21,9 @@ def read_sidecar(directory: int, name: str) -> CrashItem | None:
     """
     sidecar = naming.sidecar_name(name)
     try:
-        with open(open_regular(directory, sidecar), "rb") as file:
-            if os.fstat(file.fileno()).st_uid != os.geteuid():
-                raise SourceError("it belongs to another user")
-            return CrashItem.from_json(file.read(MESSAGE_LIMIT + 1))
+        return CrashItem.from_json(
+            read_limited(directory, sidecar, MESSAGE_LIMIT, owner=os.geteuid())
+        )
     except FileNotFoundError:
         return None
     except (CollectorError, OSError) as error:

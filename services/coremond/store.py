@@ -6,6 +6,7 @@ leaves either nothing that counts or a whole core: ``.<name>.gz.tmp`` (packed, s
 what counts: the record says so first. `CoreStore.recover` ends what a kill left in between.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -67,6 +68,15 @@ class CoreStore:
         """Say whether a crash is called *name*."""
         return name in self._records
 
+    def check(self) -> None:
+        """Raise FileNotFoundError where the directory is not there, or another is, under its path.
+
+        Who starts anew makes it anew.
+        """
+        here, there = os.fstat(self._directory), os.stat(self.path)
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            raise FileNotFoundError(errno.ENOENT, "another directory is in its place", self.path)
+
     def has_core(self, record: CrashRecord) -> bool:
         """Say whether the file of a stored core is there."""
         return files.exists(self._directory, record.core)
@@ -85,7 +95,15 @@ class CoreStore:
             if record.state == "removed" and is_there:
                 self._unlink(record)
             elif record.state == "stored" and not is_there:
-                self._end_missing(record, has_source)
+                try:
+                    self._end_missing(record, has_source)
+                except OSError as error:
+                    log.error(
+                        "record not brought up to date",
+                        record=record.name,
+                        reason=str(error),
+                        effect="tried again at the next start",
+                    )
         for name in names:
             if name.endswith(CHECKSUM_SUFFIX) and name.removesuffix(".crc") not in names:
                 files.remove(self._directory, name)
@@ -145,7 +163,14 @@ class CoreStore:
     def remove(self, record: CrashRecord, reason: str, now: int) -> CrashRecord:
         """Remove a stored core; its record stays, and says why and when (ns)."""
         removed = replace(record, state="removed", reason=reason, removed_at=now)
-        self.save(removed)
+        try:
+            self.save(removed)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            # Its own space is what the record needs; `recover` would end this likewise.
+            self._unlink(removed)
+            self.save(removed)
         self._unlink(removed)
         os.fsync(self._directory)
         return removed

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from common.errors import BusyError, SourceError
 from common.files import open_regular, refuse_if_being_written
 from common.log import Logger
+from common.record import CrashRecord
 from common.settings import NANOSECONDS
 from services.coremond import retain, sources
 from services.coremond.room import Room
@@ -43,7 +44,7 @@ class Sweep:
         """Look through everything once."""
         now = self._clock()
         for record in retain.choose_expired(self._store.records(), now, self._keep.retention):
-            self._worker.remove(record, "older than COREMON_RETENTION")
+            self._remove(record, "older than COREMON_RETENTION")
         self._remove_old_sources(now)
         self._make_room()
         self._forget_records(now)
@@ -64,7 +65,7 @@ class Sweep:
     def _is_older(self, name: str, oldest: int, now: int) -> bool:
         try:
             descriptor = open_regular(self._directory.descriptor, name)
-        except (FileNotFoundError, SourceError):
+        except (FileNotFoundError, SourceError, BusyError):
             return False
         try:
             status = os.fstat(descriptor)
@@ -77,7 +78,18 @@ class Sweep:
 
     def _make_room(self) -> None:
         for record in self._room.choose():
-            self._worker.remove(record, "the cores take more space than they may")
+            self._remove(record, "the cores take more space than they may")
+
+    def _remove(self, record: CrashRecord, reason: str) -> None:
+        try:
+            self._worker.remove(record, reason)
+        except OSError as error:
+            log.error(
+                "core could not be removed",
+                core=record.core,
+                reason=str(error),
+                effect="tried again at the next look through",
+            )
 
     def _forget_records(self, now: int) -> None:
         directory = self._directory.descriptor

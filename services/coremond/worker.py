@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from common import elf, naming, packing
-from common.errors import BusyError, CorruptError, SourceError, StoppedError
+from common.errors import BusyError, CorruptError, SourceError, SpaceError, StoppedError
 from common.files import open_regular, refuse_if_being_written
 from common.item import Crash, CrashItem, clean
 from common.log import Logger
@@ -29,6 +29,7 @@ log = Logger()
 SETTLED_FOR = 5.0
 """Seconds without a change after which a file is complete, where leases cannot tell."""
 
+_SPACE_CHECK_EVERY = 16 * 2**20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -67,6 +68,8 @@ class Worker:
         except SourceError as error:
             self._say_once(name, "core file refused", str(error), "it is left as it is")
             return True
+        except BusyError:
+            return False
         try:
             refuse_if_being_written(
                 descriptor, settled_for=SETTLED_FOR, now=self._clock() / NANOSECONDS
@@ -77,6 +80,7 @@ class Worker:
         except StoppedError:
             return True
         except (OSError, CorruptError) as error:
+            self._store.check()
             self._fail(name, error)
             return False
         finally:
@@ -97,6 +101,7 @@ class Worker:
             return
         if known:  # its core did not appear after all
             self._store.forget(known)
+        self._store.check()
         if name not in self._said:
             log.info("new core file detected", file=self._path(name))
         item = sources.read_sidecar(self._directory.descriptor, name) or item
@@ -146,6 +151,7 @@ class Worker:
     ) -> None:
         log.info("creating coredump", src=self._path(name), dst=self._stored_path(record))
         target = self._store.create(record.name)
+        room: list[CrashRecord] | None = None
         try:
             stored, packed = self._pack_making_room(record, descriptor, target)
             room = self._room.choose_for(stored, replaces)
@@ -156,6 +162,8 @@ class Worker:
                 for old in room:
                     self.remove(old, "made room for another")
                 self._store.publish(stored)
+        except SpaceError:
+            pass  # held, below
         except BaseException:
             self._store.discard(record.name)
             raise
@@ -171,16 +179,19 @@ class Worker:
     def _pack_making_room(
         self, record: CrashRecord, descriptor: int, target: int
     ) -> tuple[CrashRecord, Packed]:
-        """Pack, and while the disk is full, let other cores go for this one."""
+        """Pack, and while the disk is full, let other cores go for this one.
+
+        Raises `SpaceError` where free space is asked for and cannot be made.
+        """
         while True:
             try:
                 return self._pack(record, descriptor, target)
             except OSError as error:
-                if error.errno not in _NO_SPACE:
+                if error.errno not in _NO_SPACE or not self._settings.disk.keep_free:
                     raise
                 going = self._room.choose_for_part(record, os.fstat(target).st_size)
                 if not going:
-                    raise
+                    raise SpaceError("there is no space for it") from error
             os.ftruncate(target, 0)
             os.lseek(target, 0, os.SEEK_SET)
             for old in going:
@@ -190,14 +201,18 @@ class Worker:
         self, record: CrashRecord, descriptor: int, target: int
     ) -> tuple[CrashRecord, Packed]:
         started = time.monotonic()
+        disk = self._settings.disk
         packed = packing.pack(
             descriptor,
             target,
             workers=self._settings.workers or len(os.sched_getaffinity(0)),
-            max_data=self._settings.disk.max_core,
-            is_stopped=self._is_stopped,
+            max_data=disk.max_core,
+            max_size=disk.max_size,
+            check=self._checking(target),
         )
-        cut = f"it has more than {self._settings.disk.max_core} bytes of data"
+        cut = f"it has more than {disk.max_core} bytes of data"
+        if 0 < disk.max_size <= packed.size:
+            cut = f"it is longer than {disk.max_size} bytes"
         record = replace(
             record,
             state="stored",
@@ -213,6 +228,22 @@ class Worker:
             convert_seconds=round(time.monotonic() - started, 6),
         )
         return record, packed
+
+    def _checking(self, target: int) -> Callable[[], None]:
+        """Give what looks, while *target* is written, whether to stop and whether there is room."""
+        checked_at = 0
+
+        def check() -> None:
+            nonlocal checked_at
+            if self._is_stopped():
+                raise StoppedError("asked to stop while packing")
+            written = os.lseek(target, 0, os.SEEK_CUR)
+            if written - checked_at >= _SPACE_CHECK_EVERY:
+                checked_at = written
+                if self._settings.disk.lacking(target):
+                    raise OSError(errno.ENOSPC, "the disk must keep more space free")
+
+        return check
 
     def _hold(self, name: str, record: CrashRecord, reason: str) -> None:
         """Count a crash whose core is not kept: in the record of its like, if there is one."""

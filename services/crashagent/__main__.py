@@ -1,6 +1,7 @@
 """Start crashagent: everything is built here, and handed to whoever uses it."""
 
 import os
+import resource
 import socket
 import sys
 from contextlib import closing
@@ -26,6 +27,7 @@ log = Logger()
 
 def serve(settings: CrashagentSettings, stop: Stop) -> None:
     """Take crashes in until *stop*."""
+    _allow_descriptors()
     hostname = settings.pod_name
     if not hostname:
         log.info("POD_NAME is not set; defaulting to hostname")
@@ -53,6 +55,12 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
         server = ApportServer(listener, spool, limits, max_intakes=settings.max_intakes, tell=tell)
         log.info("listen and serve", addr=settings.apport_socket)
         server.serve(stop)
+
+
+def _allow_descriptors() -> None:
+    """Take as many descriptors as may be had: each crash that waits holds one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listener(settings: CrashagentSettings) -> socket.socket:

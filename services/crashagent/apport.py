@@ -3,6 +3,7 @@
 One connection is one crash; its sender shuts its end down at once, and reads nothing.
 """
 
+import errno
 import os
 import select
 import socket
@@ -37,7 +38,11 @@ log = Logger()
 STOP_GRACE = 20.0
 """Seconds that cores on their way have to arrive once crashagent is asked to stop."""
 
-_ACCEPT_PAUSE = 0.1
+MOST_WAITING = 256
+"""Connections without a message; the oldest goes for a further one."""
+
+_PERIOD = 0.2  # seconds until those who want descriptors are tried again
+_STARVED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 class ApportServer:
@@ -59,28 +64,38 @@ class ApportServer:
         self._pool = ThreadPoolExecutor(max_intakes, thread_name_prefix="intake")
         self._out_of_time = Event()
         self._under_way: set[Future[None]] = set()
+        self._waiting: dict[int, _Waiting] = {}
+        self._poll = select.poll()
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def serve(self, stop: Stop) -> None:
         """Take crashes in until *stop*; then let those on their way arrive, for a while."""
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(stop, select.POLLIN)
+        self._poll.register(stop, select.POLLIN)
         while not stop.is_set():
-            poll.poll()
-            self._accept_waiting(stop)
+            # Whoever cannot be served for want of descriptors is not joined by others.
+            if any(waiting.is_starved for waiting in self._waiting.values()):
+                self._poll.register(self._listener, 0)
+            else:
+                self._poll.register(self._listener, select.POLLIN)
+            ready = {descriptor for descriptor, _ in self._poll.poll(_PERIOD * 1000)}
+            self._try_waiting(ready)
+            if self._listener.fileno() in ready:
+                self._accept_waiting(stop)
         self._finish()
 
     def _finish(self) -> None:
+        for waiting in self._waiting.values():
+            waiting.connection.close()
         wait(set(self._under_way), timeout=STOP_GRACE)
         self._out_of_time.set()
         self._pool.shutdown(wait=True)
 
-    def _submit(self, begin: "Callable[[], _Begun | None]") -> None:
-        future = self._pool.submit(self._run, begin)
-        self._under_way.add(future)
-        future.add_done_callback(self._under_way.discard)
+    def _submit(self, begun: "_Begun | None") -> None:
+        if begun:
+            future = self._pool.submit(self._run, begun)
+            self._under_way.add(future)
+            future.add_done_callback(self._under_way.discard)
 
     def _accept_waiting(self, stop: Stop) -> None:
         while not stop.is_set():
@@ -95,45 +110,75 @@ class ApportServer:
                     reason=error.strerror,
                     effect="crashes wait until intakes under way are done",
                 )
-                time.sleep(_ACCEPT_PAUSE)
+                time.sleep(_PERIOD)
                 return
-            self._take(connection)
+            connection.setblocking(False)
+            self._take(_Waiting(connection, time.monotonic() + self._limits.idle_timeout))
 
-    def _take(self, connection: socket.socket) -> None:
-        """Note the crash on disk before anything else, and leave the rest to a thread.
+    def _take(self, waiting: "_Waiting") -> None:
+        """Note the crash on disk before anything else, and leave its core to a thread.
 
-        The message is nearly always there by the time its sender is accepted. Until the note is
-        made, nothing but this process knows of the crash, so no thread is waited for.
+        The message is nearly always there by the time its sender is accepted. A connection whose
+        message is not, or for which there is no descriptor, waits.
         """
-        connection.setblocking(False)
         try:
-            begun = self._begin(connection)
+            begun = self._begin(waiting.connection)
         except BlockingIOError:
-            self._submit(lambda: self._wait_and_begin(connection))
+            self._let_wait(replace(waiting, is_starved=False))
         except OSError as error:
+            if error.errno in _STARVED:
+                self._let_wait(replace(waiting, is_starved=True))
+                return
             log.error("crash lost", reason=error.strerror, effect="nothing of it can be written")
-            connection.close()
+            waiting.connection.close()
         else:
-            self._submit(lambda: begun)
+            self._submit(begun)
 
-    def _wait_and_begin(self, connection: socket.socket) -> "_Begun | None":
-        connection.settimeout(self._limits.idle_timeout)
-        try:
-            return self._begin(connection)
-        except TimeoutError:
-            log.warning(
-                "sender said nothing",
-                reason=f"no message within {self._limits.idle_timeout:g} s",
-                effect="the connection is closed",
-            )
-            connection.close()
-            return None
+    def _let_wait(self, waiting: "_Waiting") -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            self._drop(min(self._waiting.values(), key=lambda other: other.deadline))
+        descriptor = waiting.connection.fileno()
+        self._waiting[descriptor] = waiting
+        if not waiting.is_starved:  # it would be ready all the time
+            self._poll.register(descriptor, select.POLLIN)
+
+    def _try_waiting(self, ready: set[int]) -> None:
+        """Take those whose message has come, or who wanted descriptors; drop who is overdue."""
+        now = time.monotonic()
+        for descriptor, waiting in list(self._waiting.items()):
+            if descriptor in ready or waiting.is_starved:
+                self._forget(waiting)
+                if waiting.is_starved and now >= waiting.deadline:
+                    self._lose(waiting)
+                else:
+                    self._take(waiting)
+            elif now >= waiting.deadline:
+                self._drop(waiting)
+
+    def _forget(self, waiting: "_Waiting") -> None:
+        del self._waiting[waiting.connection.fileno()]
+        if not waiting.is_starved:
+            self._poll.unregister(waiting.connection)
+
+    def _lose(self, waiting: "_Waiting") -> None:
+        log.error("crash lost", reason="out of file descriptors", effect="its core is not taken")
+        waiting.connection.close()
+
+    def _drop(self, waiting: "_Waiting") -> None:
+        self._forget(waiting)
+        waiting.connection.close()
+        log.warning(
+            "sender said nothing",
+            reason=f"no message within {self._limits.idle_timeout:g} s, or too many others wait",
+            effect="the connection is closed",
+        )
 
     def _begin(self, connection: socket.socket) -> "_Begun | None":
         """Read the message and note the crash; None where there is no core in it.
 
         The message stays in the connection until the crash is noted: see `keeper`. Raises
-        BlockingIOError or TimeoutError if the message is not there yet.
+        BlockingIOError if the message is not there yet, and OSError (EMFILE) if there is no room
+        for its descriptor.
         """
         try:
             message, ancillary, flags, _ = connection.recvmsg(
@@ -146,8 +191,10 @@ class ApportServer:
         for surplus in descriptors[1:]:
             os.close(surplus)
         if not descriptors:
+            if flags & socket.MSG_CTRUNC:  # there was no room for it; the message is still there
+                raise OSError(errno.EMFILE, "its descriptor did not fit")
             connection.close()
-            _say_no_core(message, flags)
+            _say_no_core(message)
             return None
         try:
             begun = self._note(message, ancillary, peer, descriptors[0])
@@ -162,10 +209,10 @@ class ApportServer:
     ) -> "_Begun | None":
         status = os.fstat(core)
         kind = status.st_mode
-        if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind)):
+        if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind)):
             log.warning(
                 "apport message refused",
-                reason="its descriptor is no pipe, socket or file",
+                reason="its descriptor is no pipe and no file",
                 effect="it is closed",
             )
             os.close(core)
@@ -195,11 +242,9 @@ class ApportServer:
         )
         return _Begun(self._spool.begin(item, pipe=status.st_ino), core, host_pid)
 
-    def _run(self, begin: "Callable[[], _Begun | None]") -> None:
+    def _run(self, begun: "_Begun") -> None:
         try:
-            begun = begin()
-            if begun:
-                self._take_in(begun)
+            self._take_in(begun)
         except Exception as error:
             log.exception("intake failed", reason=repr(error), effect="taken up at the next start")
 
@@ -232,6 +277,15 @@ class ApportServer:
 
 
 @dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A connection that cannot be served yet, and until when it may wait (monotonic seconds)."""
+
+    connection: socket.socket
+    deadline: float
+    is_starved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Begun:
     """A crash that is noted on disk, and the descriptor that its core comes from."""
 
@@ -240,14 +294,8 @@ class _Begun:
     host_pid: int | None
 
 
-def _say_no_core(message: bytes, flags: int) -> None:
-    if flags & socket.MSG_CTRUNC:
-        log.error(
-            "crash lost",
-            reason="its descriptor did not arrive (MSG_CTRUNC): out of file descriptors",
-            effect="the core is lost",
-        )
-    elif message:
+def _say_no_core(message: bytes) -> None:
+    if message:
         log.warning(
             "apport message refused",
             reason=f"no descriptor came with {message[:64]!r}",

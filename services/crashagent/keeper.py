@@ -100,7 +100,9 @@ def _is_noted(pipe: int, settings: CrashagentSettings) -> bool:
         for name in os.listdir(directory):
             if name.startswith(naming.INTAKE_PREFIX) and name.endswith(naming.SIDECAR_SUFFIX):
                 try:
-                    note = IntakeNote.from_json(read_limited(directory, name, MESSAGE_LIMIT))
+                    note = IntakeNote.from_json(
+                        read_limited(directory, name, MESSAGE_LIMIT, owner=os.geteuid())
+                    )
                 except (CollectorError, FileNotFoundError):
                     continue
                 if note.pipe == pipe:

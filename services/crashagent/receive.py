@@ -24,11 +24,12 @@ class Limits:
 
 
 def receive(source: int, part: int, limits: Limits, is_stopped: Callable[[], bool]) -> str:
-    """Read *source* (a pipe, a socket, a file) to its end into the empty file *part*.
+    """Read *source* (a pipe or a file) to its end into the empty file *part*.
 
     Pages of zeros become holes. The result says why the core was cut short, empty if it was not.
     """
     _enlarge_pipe(source)
+    os.set_blocking(source, False)  # somebody else may read from it too, between poll and read
     reception = _Reception(source, part, limits, is_stopped)
     try:
         why = reception.run()
@@ -56,11 +57,16 @@ class _Reception:
             why = self._wait() or self._room()
             if why:
                 return why
-            block = os.read(self._source, BLOCK)
+            try:
+                block = os.read(self._source, BLOCK)
+            except BlockingIOError:
+                continue
             if not block:
                 return ""
             if self._is_full() and not is_zero(block):
                 return f"it has more than {self._limits.disk.max_core} bytes of data"
+            if 0 < self._limits.disk.max_size <= self.size:
+                return f"it is longer than {self._limits.disk.max_size} bytes"
             self._written += write_sparsely(self._part, block)
             self.size += len(block)
 

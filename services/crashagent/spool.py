@@ -190,7 +190,9 @@ class Spool:
 
     def _read_item(self, name: str, moment: int) -> CrashItem:
         try:
-            return CrashItem.from_json(read_limited(self._directory, name, MESSAGE_LIMIT))
+            return CrashItem.from_json(
+                read_limited(self._directory, name, MESSAGE_LIMIT, owner=os.geteuid())
+            )
         except (CollectorError, FileNotFoundError):
             return CrashItem(
                 path=str(self._path), arrived="apport", crashed_at=moment, truncated=True

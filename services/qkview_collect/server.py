@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Thread
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -61,8 +62,12 @@ def running_server(
     try:
         yield f"{address.rpartition(':')[0]}:{port}"
     finally:
-        states.enter_graceful_shutdown()  # everything is NOT_SERVING, to those who watch
-        server.stop(_GRACE).wait()
+        # To those who watch, everything is NOT_SERVING. A watcher that goes away just now can lock
+        # this call up for ever, so it is not waited for.
+        telling = Thread(target=states.enter_graceful_shutdown, daemon=True)
+        telling.start()
+        telling.join(_GRACE)
+        server.stop(_GRACE).wait(_GRACE + 1)
 
 
 def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -228,18 +228,6 @@ def test_a_levels_file_works_while_running_also_when_it_is_swapped(
     assert not bundle.find("creating coredump", since=seen)
 
 
-@pytest.fixture
-def small_disk(home: Path) -> Iterator[Path]:
-    """Mount a disk of 8 MiB where the cores go."""
-    cores = home / "cores"
-    cores.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(cores)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
-        pytest.skip("missing: root that may mount a tmpfs")
-    yield cores
-    subprocess.run(["umount", str(cores)], check=True)
-
-
 def test_a_full_disk_costs_time_and_no_core(small_disk: Path, home: Path) -> None:
     bundle = Bundle(home, {"COREMON_SCAN_INTERVAL": "1s"})
     with bundle:

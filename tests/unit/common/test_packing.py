@@ -181,11 +181,10 @@ def test_a_core_of_scattered_pages_is_cut_by_its_data_and_not_by_its_blocks() ->
 def test_a_source_that_shrinks_is_packed_as_long_as_it_still_is() -> None:
     with memory_file(NOISE * 3) as source, memory_file() as target:
 
-        def shrink() -> bool:
+        def shrink() -> None:
             os.ftruncate(source, 100)
-            return False
 
-        packed = packing.pack(source, target, is_stopped=shrink)
+        packed = packing.pack(source, target, check=shrink)
 
         written = content_of(target)
     assert gzip.decompress(written) == NOISE[:100]
@@ -195,11 +194,10 @@ def test_a_source_that_shrinks_is_packed_as_long_as_it_still_is() -> None:
 def test_a_source_that_grows_is_packed_as_long_as_it_was() -> None:
     with memory_file(NOISE) as source, memory_file() as target:
 
-        def grow() -> bool:
+        def grow() -> None:
             os.pwrite(source, b"more", BLOCK)
-            return False
 
-        packed = packing.pack(source, target, is_stopped=grow)
+        packed = packing.pack(source, target, check=grow)
 
     assert packed.size == BLOCK
 
@@ -207,8 +205,13 @@ def test_a_source_that_grows_is_packed_as_long_as_it_was() -> None:
 @pytest.mark.parametrize("blocks_before_the_stop", [0, 1, 4])
 def test_a_stop_ends_the_packing_and_its_threads(blocks_before_the_stop: int) -> None:
     answers = iter([False] * blocks_before_the_stop + [True])
+
+    def check() -> None:
+        if next(answers):
+            raise StoppedError
+
     with memory_file(NOISE * 6) as source, memory_file() as target, pytest.raises(StoppedError):
-        packing.pack(source, target, workers=2, is_stopped=lambda: next(answers))
+        packing.pack(source, target, workers=2, check=check)
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pack")]
 
