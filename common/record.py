@@ -15,6 +15,7 @@ RECORD_LIMIT = 4 * 2**20
 """Bytes of a record file; a longer one is not ours."""
 
 SourceKey = tuple[str, int, int, int]
+ProcessKey = tuple[str, str, str, str, int | None]
 State = Literal["stored", "held", "removed"]
 IdentityBy = Literal["container-id", "pod-uid", "hostname", "core-environ", "guess"]
 
@@ -93,6 +94,8 @@ class CrashRecord(Crash):
     stored_at: int | None = None
     removed_at: int | None = None
     convert_seconds: float | None = None
+    owner: int | None = None
+    """The user who owned the source: whatever else is said of a crash, the kernel says this."""
     window: int = 0
     """Which core of its limit's window this is, from 1; 0 where no limit was set."""
     count: int = 1
@@ -108,9 +111,9 @@ class CrashRecord(Crash):
         return self.name + CORE_SUFFIX
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """The process that limits are counted by."""
-        return (self.namespace, self.workload, self.container, self.process)
+    def key(self) -> ProcessKey:
+        """The process that limits are counted by; what another user made up counts for itself."""
+        return (self.namespace, self.workload, self.container, self.process, self.owner)
 
     def to_json(self) -> bytes:
         """Write the record as indented JSON that ends in a newline."""

@@ -7,6 +7,7 @@ import grpc
 
 from common.certificates import FILES, read_certificates
 from common.errors import CollectorError, ConfigError
+from common.passphrase import header_of, read_passphrase
 from services.corectl.settings import CorectlSettings
 
 _MESSAGE_LIMIT = 8 * 2**20  # a record may have 4 MiB
@@ -36,13 +37,39 @@ def open_channel(
         options.append(("grpc.ssl_target_name_override", server_name))
     target = address or f"127.0.0.1:{settings.qkview_address.rpartition(':')[2]}"
     if certificates is None:
-        return grpc.insecure_channel(target, options)
+        channel = grpc.insecure_channel(target, options)
+        # The secret is this host's, and is shown to nobody else.
+        if target.startswith(("127.0.0.1:", "localhost:")):
+            channel = showing(channel, read_passphrase(settings.run_dir))
+        return channel
     credentials = grpc.ssl_channel_credentials(
         root_certificates=certificates.authority,
         private_key=certificates.key,
         certificate_chain=certificates.chain,
     )
     return grpc.secure_channel(target, credentials, options)
+
+
+def showing(channel: grpc.Channel, passphrase: str) -> grpc.Channel:
+    """Give a channel that shows *passphrase* with each call."""
+    return grpc.intercept_channel(channel, _Shower(passphrase))
+
+
+class _Shower(
+    grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg]  # only so in the stubs
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
+):
+    def __init__(self, passphrase: str) -> None:
+        self._header = header_of(passphrase)
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(self._with_header(details), request)
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(self._with_header(details), request)
+
+    def _with_header(self, details: Any) -> Any:
+        return details._replace(metadata=[*(details.metadata or ()), self._header])
 
 
 def words_of(error: grpc.RpcError) -> str:

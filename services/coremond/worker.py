@@ -94,7 +94,8 @@ class Worker:
             del self._said[name]
 
     def _handle_complete(self, name: str, item: CrashItem | None, descriptor: int) -> None:
-        source = Source.of(name, os.fstat(descriptor))
+        status = os.fstat(descriptor)
+        source = Source.of(name, status)
         known = self._store.record_of(source)
         if known and (known.state != "stored" or self._store.has_core(known)):
             self._delete_source(name, known)
@@ -106,8 +107,8 @@ class Worker:
             log.info("new core file detected", file=self._path(name))
         item = sources.read_sidecar(self._directory.descriptor, name) or item
         notes = elf.read_notes(descriptor)
-        crash = gather(name, item, notes, os.fstat(descriptor), self._clock())
-        record = replace(self._record(crash, source), elf=notes is not None)
+        crash = gather(name, item, notes, status, self._clock())
+        record = replace(self._record(crash, source), elf=notes is not None, owner=status.st_uid)
         history = [known for known in self._store.records() if known.key == record.key]
         decision = retain.decide(history, record.crashed_at, self._settings.keep)
         if isinstance(decision, retain.Keep):

@@ -11,6 +11,7 @@ from common import daemon
 from common.certificates import FILES
 from common.daemon import Stop
 from common.log import Logger
+from common.passphrase import make_passphrase
 from services.qkview_collect.credentials import load_credentials
 from services.qkview_collect.server import on_loopback, running_server
 from services.qkview_collect.service import QkviewService
@@ -22,15 +23,17 @@ log = Logger()
 def serve(settings: QkviewSettings, stop: Stop) -> None:
     """Hand cores out until *stop*."""
     address, credentials = settings.address, load_credentials(settings.tls_dir)
+    passphrase = ""
     if credentials is None:
-        address = on_loopback(address)
+        address, passphrase = on_loopback(address), make_passphrase(settings.run_dir)
         log.warning(
             "no certificates",
             reason=f"none of {', '.join(FILES)} is in {settings.tls_dir}",
-            effect=f"cores are handed out without TLS, to this host only, at {address}",
+            effect=f"cores are handed out without TLS, on this host only, at {address}, to who may "
+            f"read {settings.run_dir}",
         )
     service = QkviewService(settings.store_dir, stop)
-    with running_server(service, address, credentials) as bound:
+    with running_server(service, address, credentials, passphrase) as bound:
         log.info("grpc server is starting up", address=bound)
         select.select([stop], [], [])
 

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from common.errors import ConfigError
 from common.qkview_pb2 import DESCRIPTOR
 from common.qkview_pb2_grpc import QkviewServicer, add_QkviewServicer_to_server
+from services.qkview_collect.gate import Gate
 from services.qkview_collect.service import STREAMS
 
 SERVICE = DESCRIPTOR.services_by_name["Qkview"].full_name
@@ -39,9 +40,14 @@ def on_loopback(address: str) -> str:
 
 @contextmanager
 def running_server(
-    service: QkviewServicer, address: str, credentials: grpc.ServerCredentials | None
+    service: QkviewServicer,
+    address: str,
+    credentials: grpc.ServerCredentials | None,
+    passphrase: str = "",
 ) -> Iterator[str]:
     """Serve *service* on *address* for as long as the block runs; give where it is bound.
+
+    Without *credentials*, a caller has to show the *passphrase*.
 
     Raises `ConfigError` where the address cannot be had.
     """
@@ -49,6 +55,7 @@ def running_server(
         ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"),
         options=_OPTIONS,
         maximum_concurrent_rpcs=_CALLS,
+        interceptors=[] if credentials else [Gate(SERVICE, passphrase)],
     )
     add_QkviewServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     states = health.HealthServicer()

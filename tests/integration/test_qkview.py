@@ -16,9 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from common.naming import RECORD_SUFFIX
+from common.passphrase import read_passphrase
 from common.qkview_pb2 import FetchCoreRequest, GetRecordRequest, ListCoresRequest
 from common.qkview_pb2_grpc import QkviewStub
 from common.record import CrashRecord
+from services.corectl.client import showing
 from services.qkview_collect.service import CHUNK, STREAMS
 from tests import loglines
 from tests.bundle import BIN, wait_until
@@ -34,12 +36,17 @@ TIMEOUT = 20
 NODE = "node-1"
 
 
+PASSPHRASES: dict[str, str] = {}
+"""What callers show to the servers without certificates, by their address."""
+
+
 class Server:
     """Owns a qkview-collect that runs, and what it has said so far."""
 
     def __init__(self, home: Path, **settings: str) -> None:
         (home / "levels.yaml").write_text("default: info\n")
         env = {
+            "COREMON_RUN_DIR": str(home / "run"),
             "COREMON_CORES_DIR": str(home / "cores"),
             "COREMON_LEVELS_FILE": str(home / "levels.yaml"),
             "NODE_NAME": NODE,
@@ -54,6 +61,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.run_dir = home / "run"
         self.lines: list[dict[str, str]] = []
 
     @property
@@ -69,7 +77,9 @@ class Server:
         raise AssertionError(f"no {text!r} in {self.lines}")
 
     def address(self) -> str:
-        return self.wait_for("grpc server is starting up")["address"]
+        address = self.wait_for("grpc server is starting up")["address"]
+        PASSPHRASES[address] = read_passphrase(self.run_dir)
+        return address
 
     def end(self) -> int:
         """Ask it to stop, and take the rest of its lines."""
@@ -104,7 +114,7 @@ def mistakes(home: Path, **settings: str) -> list[str]:
 @contextmanager
 def channel_to(address: str, tls: Path | None = None) -> Iterator[grpc.Channel]:
     if tls is None:
-        channel = grpc.insecure_channel(address)
+        channel = showing(grpc.insecure_channel(address), PASSPHRASES.get(address, ""))
     else:
         own = [
             (tls / name).read_bytes() for name in ("tls.key", "tls.crt") if (tls / name).exists()
@@ -558,3 +568,30 @@ def test_a_crash_never_needs_grpc() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def _all(call: Callable[..., Iterator[object]], request: object) -> list[object]:
+    return list(call(request, timeout=TIMEOUT))
+
+
+def test_without_certificates_a_user_who_cannot_read_the_run_directory_gets_nothing(
+    home: Path,
+) -> None:
+    with running(home) as server:
+        address = server.address()
+        mode = (server.run_dir / "qkview.token").stat().st_mode & 0o777
+        for passphrase in ("", "0" * 64, PASSPHRASES[address][:-1]):
+            with showing(grpc.insecure_channel(address), passphrase) as channel:
+                stub = stub_of(channel)
+                calls = [
+                    partial(_all, stub.ListCores, ListCoresRequest()),
+                    partial(stub.GetRecord, GetRecordRequest(id="0" * 12), timeout=TIMEOUT),
+                    partial(_all, stub.FetchCore, FetchCoreRequest(id="0" * 12)),
+                ]
+
+                codes = {code_of(call) for call in calls}
+                health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+
+                assert codes == {grpc.StatusCode.UNAUTHENTICATED}
+                assert health.status == SERVING
+    assert mode == 0o600

@@ -87,7 +87,7 @@ def test_the_key_of_a_process_is_its_workload_and_not_its_pod() -> None:
     one = crash(pod="tmm-x2x2x", workload="tmm", container="c", process="p", namespace="n")
     other = crash(pod="tmm-z9z9z", workload="tmm", container="c", process="p", namespace="n")
 
-    assert one.key == other.key == ("n", "tmm", "c", "p")
+    assert one.key == other.key == ("n", "tmm", "c", "p", None)
 
 
 def test_a_record_has_all_that_its_item_told() -> None:
