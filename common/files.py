@@ -32,6 +32,23 @@ def opened_directory(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def open_own_directory(directory: int, name: str) -> int:
+    """Open the directory *name* of the open *directory*, which must be ours alone.
+
+    Raises `SourceError` where others could write in it; a missing one is a FileNotFoundError.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=directory)
+    except NotADirectoryError as error:
+        raise SourceError(f"{name} is no directory") from error
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        os.close(descriptor)
+        raise SourceError(f"{name} belongs to another user, or others may enter it")
+    return descriptor
+
+
 def open_regular(directory: int, name: str, *, owner: int | None = None) -> int:
     """Open the regular file *name* of the open *directory* for reading.
 

@@ -20,6 +20,8 @@ from common.settings import NANOSECONDS
 MOST_PID = 2**32 - 1
 PREFIX = "core."
 SIDECAR_SUFFIX = ".item"
+SPOOL = ".spool"
+"""The directory in the crash directory that crashagent has for itself, mode 0700."""
 INTAKE_PREFIX = ".intake."
 PART_SUFFIX = ".part"
 CORE_SUFFIX = ".gz"
@@ -163,7 +165,7 @@ def choose_reading(readings: list[SourceName], pid: int | None, comm: str) -> So
 
 
 def sidecar_name(source: str) -> str:
-    """Name the hidden file in which crashagent leaves the item of *source*, beside it."""
+    """Name the file of the spool in which crashagent leaves the item of *source*."""
     return f".{source}{SIDECAR_SUFFIX}"
 
 
@@ -181,7 +183,7 @@ def moment_of(source: str) -> int | None:
 
 
 def part_name(crashed_at: int) -> str:
-    """Name the hidden file in which a core comes in; *crashed_at* is its crash's alone."""
+    """Name the file of the spool in which a core comes in; *crashed_at* is its crash's alone."""
     return f"{INTAKE_PREFIX}{crashed_at:019d}{PART_SUFFIX}"
 
 

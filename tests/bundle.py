@@ -42,6 +42,7 @@ class Bundle:
     def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.crash_dir = home / "crash"
+        self.spool = self.crash_dir / ".spool"
         self.run_dir = home / "run"
         self.node = "node-1"
         self.store_dir = home / "cores" / self.node
@@ -204,7 +205,12 @@ class Bundle:
 
     def leftovers(self) -> list[str]:
         """Name every file that is neither a core, nor its checksum, nor a record."""
-        names = [f"crash/{path.name}" for path in self.crash_dir.iterdir()]
+        names = [
+            f"{folder.name}/{path.name}"
+            for folder in (self.crash_dir, self.spool)
+            for path in folder.glob("*")
+            if path != self.spool
+        ]
         for path in self.store_dir.iterdir():
             whole = path.name.startswith("core.") and path.name.endswith(
                 (".gz", ".gz.crc", ".json")

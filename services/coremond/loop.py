@@ -1,7 +1,6 @@
 """The loop of coremond: hear of sources, handle them one by one, look through all at intervals."""
 
 import math
-import os
 import time
 
 import zmq
@@ -97,8 +96,7 @@ class Loop:
         for name in names:
             self._inbox.offer(name)
         self._worker.forget_missing(names)
-        everything = set(os.listdir(self._directory.descriptor))
-        sources.remove_stale_sidecars(self._directory.descriptor, everything)
+        sources.remove_stale_sidecars(self._directory.descriptor)
         self._next_scan = time.monotonic() + self._scan_interval
 
     def _handle(self, name: str, item: CrashItem | None) -> None:

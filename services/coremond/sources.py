@@ -1,12 +1,12 @@
 """A source and what crashagent left beside it: how they are opened, read and removed."""
 
 import os
-import stat
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from common import naming
-from common.errors import CollectorError
-from common.files import exists, read_limited, remove
+from common.errors import CollectorError, SourceError
+from common.files import exists, open_own_directory, read_limited, remove
 from common.item import MESSAGE_LIMIT, CrashItem
 from common.log import Logger
 from common.record import Source
@@ -15,15 +15,13 @@ log = Logger()
 
 
 def read_sidecar(directory: int, name: str) -> CrashItem | None:
-    """Read the item that crashagent left beside the source *name*; None without one.
-
-    Only a file of our own user counts: others may write in a crash directory.
-    """
+    """Read the item that crashagent left of the source *name*; None without one."""
     sidecar = naming.sidecar_name(name)
     try:
-        return CrashItem.from_json(
-            read_limited(directory, sidecar, MESSAGE_LIMIT, owner=os.geteuid())
-        )
+        with _spool(directory) as spool:
+            return CrashItem.from_json(
+                read_limited(spool, sidecar, MESSAGE_LIMIT, owner=os.geteuid())
+            )
     except FileNotFoundError:
         return None
     except (CollectorError, OSError) as error:
@@ -37,9 +35,20 @@ def read_sidecar(directory: int, name: str) -> CrashItem | None:
 
 
 def remove_source(directory: int, name: str) -> None:
-    """Remove the source *name*, then what was beside it."""
+    """Remove the source *name*, then what crashagent left of it."""
     remove(directory, name)
-    _remove_sidecar(directory, naming.sidecar_name(name))
+    with suppress(FileNotFoundError, SourceError), _spool(directory) as spool:
+        remove(spool, naming.sidecar_name(name))
+
+
+@contextmanager
+def _spool(directory: int) -> Iterator[int]:
+    """Open crashagent's own directory in the crash directory."""
+    spool = open_own_directory(directory, naming.SPOOL)
+    try:
+        yield spool
+    finally:
+        os.close(spool)
 
 
 def is_there(directory: int, source: Source) -> bool:
@@ -52,26 +61,17 @@ def is_there(directory: int, source: Source) -> bool:
     return Source.of(name, status).key == source.key
 
 
-def remove_stale_sidecars(directory: int, names: AbstractSet[str]) -> None:
-    """Remove item files whose source is gone; *names* are the directory's.
+def remove_stale_sidecars(directory: int) -> None:
+    """Remove the items whose source is gone.
 
-    A core that is about to get its name has its item file and its part; the part is looked for
-    first, so that one which is renamed in between is seen under its name.
+    A core that is about to get its name has its item and its part; the part is looked for first, so
+    that one which is renamed in between is seen under its name.
     """
-    for name in names:
-        source = naming.source_of_sidecar(name)
-        moment = naming.moment_of(source)
-        if moment is None or source in names:
-            continue
-        if not exists(directory, naming.part_name(moment)) and not exists(directory, source):
-            _remove_sidecar(directory, name)
-
-
-def _remove_sidecar(directory: int, name: str) -> None:
-    """Remove the item file *name*, if it is one of ours: others may write here too."""
-    try:
-        status = os.lstat(name, dir_fd=directory)
-    except OSError:
-        return
-    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
-        remove(directory, name)
+    with suppress(FileNotFoundError, SourceError), _spool(directory) as spool:
+        for name in os.listdir(spool):
+            source = naming.source_of_sidecar(name)
+            moment = naming.moment_of(source)
+            if moment is None or exists(spool, naming.part_name(moment)):
+                continue
+            if not exists(directory, source):
+                remove(spool, name)

@@ -11,7 +11,7 @@ import zmq
 
 from common import daemon
 from common.daemon import Stop
-from common.errors import ConfigError
+from common.errors import ConfigError, SourceError
 from common.item import CrashItem
 from common.log import Logger
 from common.workqueue import ItemSender, items_endpoint
@@ -71,12 +71,10 @@ def _listener(settings: CrashagentSettings) -> socket.socket:
 
 def _spool(settings: CrashagentSettings, hostname: str) -> Spool:
     try:
-        settings.crash_dir.mkdir(parents=True, exist_ok=True)
         return Spool(settings.crash_dir, hostname)
-    except OSError as error:
-        raise ConfigError(
-            [f"COREMON_CRASH_DIR={settings.crash_dir}: {error.strerror or error}"]
-        ) from error
+    except (OSError, SourceError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError([f"COREMON_CRASH_DIR={settings.crash_dir}: {reason}"]) from error
 
 
 def main() -> int:

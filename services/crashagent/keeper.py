@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 import time
+from contextlib import suppress
 
 from common import naming
 from common.errors import CollectorError
@@ -96,15 +97,18 @@ def _hand_over(descriptor: int, settings: CrashagentSettings, deadline: float) -
 
 def _is_noted(pipe: int, settings: CrashagentSettings) -> bool:
     """Say whether the crash whose core comes from *pipe* is on disk already."""
-    with opened_directory(settings.crash_dir) as directory:
-        for name in os.listdir(directory):
-            if name.startswith(naming.INTAKE_PREFIX) and name.endswith(naming.SIDECAR_SUFFIX):
-                try:
-                    note = IntakeNote.from_json(
-                        read_limited(directory, name, MESSAGE_LIMIT, owner=os.geteuid())
-                    )
-                except (CollectorError, FileNotFoundError):
-                    continue
-                if note.pipe == pipe:
-                    return True
+    with suppress(OSError), opened_directory(settings.crash_dir / naming.SPOOL) as spool:
+        return any(
+            name.startswith(naming.INTAKE_PREFIX)
+            and name.endswith(naming.SIDECAR_SUFFIX)
+            and _pipe_of(spool, name) == pipe
+            for name in os.listdir(spool)
+        )
     return False
+
+
+def _pipe_of(spool: int, name: str) -> int | None:
+    try:
+        return IntakeNote.from_json(read_limited(spool, name, MESSAGE_LIMIT)).pipe
+    except (CollectorError, FileNotFoundError):
+        return None

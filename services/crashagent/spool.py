@@ -1,19 +1,21 @@
-"""The spool: a core comes in under a hidden name and is complete before it has its own.
+"""The spool: a core comes in where nobody else can touch it, and is whole before it has its name.
 
 What one crash leaves on disk, in order, so that a kill at any instant loses nothing:
 
-1. ``.intake.<time>.item``: the crash was accepted (what the sender said of it);
-2. ``.intake.<time>.part``: its core, as far as it came;
-3. ``.core.<…>.<time>.item``: the core is whole and synced (the item, in full; it replaces 1);
-4. ``core.<…>.<time>``: the part, renamed; now coremond may have it.
+1. ``.spool/.intake.<time>.item``: the crash was accepted (what the sender said of it);
+2. ``.spool/.intake.<time>.part``: its core, as far as it came;
+3. ``.spool/.core.<…>.<time>.item``: the core is whole and synced (the item in full; replaces 1);
+4. ``core.<…>.<time>``: the part, renamed into the crash directory; now coremond may have it.
 
 `Spool.recover` takes up what an earlier crashagent left at any of these.
 """
 
 import errno
 import os
+import secrets
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -24,6 +26,7 @@ from common.files import (
     TEMPORARY_SUFFIX,
     create,
     exists,
+    open_own_directory,
     read_limited,
     remove,
     write_durably,
@@ -61,13 +64,33 @@ class Spool:
     def __init__(self, directory: Path, hostname: str) -> None:
         self._path = directory
         self._hostname = hostname
-        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._last_moment = 0
         self._lock = Lock()
+        self._open()
+
+    def _open(self) -> None:
+        if not self._path.exists():
+            self._path.mkdir(parents=True)
+            self._path.chmod(0o1777)  # processes of any user leave their cores there
+        self._crash_dir = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with suppress(FileExistsError):
+            os.mkdir(naming.SPOOL, 0o700, dir_fd=self._crash_dir)
+        self._directory = open_own_directory(self._crash_dir, naming.SPOOL)
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Let go of the directories."""
         os.close(self._directory)
+        os.close(self._crash_dir)
+
+    def _follow(self) -> None:
+        """Go on in the directory that has the path now, if it was replaced."""
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            self._open()
+            return
+        if not os.path.samestat(os.fstat(self._crash_dir), there):
+            self._open()
 
     def moment(self) -> int:
         """Give the time in nanoseconds, which is nobody else's: intakes are told apart by it."""
@@ -80,6 +103,7 @@ class Spool:
 
         *pipe* is the inode of what the core comes from.
         """
+        self._follow()
         note = IntakeNote(**facts_of(item), path=item.path, pipe=pipe)
         item_file = create(self._directory, _intake_item(item.crashed_at))
         try:
@@ -110,9 +134,15 @@ class Spool:
         note = _intake_item(item.crashed_at)
         write_durably(self._directory, note, to_json(item))
         self._rename(note, naming.sidecar_name(name))
-        self._rename(naming.part_name(item.crashed_at), name)
-        os.fsync(self._directory)
+        self._let_out(item.crashed_at, name)
         return item
+
+    def _let_out(self, moment: int, name: str) -> None:
+        """Move the core that came at *moment* into the crash directory, as *name*."""
+        part = naming.part_name(moment)
+        os.rename(part, name, src_dir_fd=self._directory, dst_dir_fd=self._crash_dir)
+        os.fsync(self._directory)
+        os.fsync(self._crash_dir)
 
     def _named(self, intake: Intake) -> CrashItem:
         item = intake.item
@@ -123,14 +153,18 @@ class Spool:
             host=item.hostname or self._hostname,
             crashed_at=item.crashed_at,
         )
-        return replace(item, hostname=name.host, path=str(self._path / str(name)))
+        if exists(self._crash_dir, str(name)):  # someone was quicker: nobody can guess the next
+            name = replace(name, process=f"{name.process[:32]}-{secrets.token_hex(4)}")
+        return replace(
+            item, hostname=item.hostname or self._hostname, path=str(self._path / str(name))
+        )
 
     def _rename(self, old: str, new: str) -> None:
         os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
     def recover(self) -> list[CrashItem]:
         """Finish every intake that an earlier crashagent left; give the items."""
-        names = {name for name in os.listdir(self._directory) if self._is_ours(name)}
+        names = {name for name in os.listdir(self._directory) if self._is_file(name)}
         for name in names:
             if name.startswith("." + naming.INTAKE_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
                 remove(self._directory, name)
@@ -156,18 +190,12 @@ class Spool:
                 )
         return recovered
 
-    def _is_ours(self, name: str) -> bool:
-        """Say whether *name* is a file of our own user: others may write here too."""
-        try:
-            status = os.lstat(name, dir_fd=self._directory)
-        except OSError:
-            return False
-        return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+    def _is_file(self, name: str) -> bool:
+        return stat.S_ISREG(os.lstat(name, dir_fd=self._directory).st_mode)
 
     def _finish_renaming(self, moment: int, source: str) -> CrashItem:
         item = self._read_item(naming.sidecar_name(source), moment)
-        self._rename(naming.part_name(moment), source)
-        os.fsync(self._directory)
+        self._let_out(moment, source)
         return replace(item, path=str(self._path / source))
 
     def _finish_truncated(self, moment: int) -> CrashItem:

@@ -144,7 +144,7 @@ def test_a_core_whose_intake_is_killed_is_kept_as_far_as_it_came(bundle: Bundle)
     sender = crashes.Sender(bundle.apport_socket)
     sender.send_message(b"7 11 0 1")
     sender.write(b"\x7fELF" + bytes(2**20))
-    [part] = wait_until(lambda: list(bundle.crash_dir.glob(".intake.*.part")), "the intake")
+    [part] = wait_until(lambda: list(bundle.spool.glob(".intake.*.part")), "the intake")
     wait_until(lambda: part.stat().st_size or part.stat().st_blocks, "its first bytes")
 
     bundle.kill("crashagent")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from common.disk import DiskLimits
 from common.files import opened_directory, write_all
 from common.item import CoreEvent, CrashItem
-from common.naming import sidecar_name
+from common.naming import SPOOL, sidecar_name
 from common.record import CrashRecord
 from common.settings import NANOSECONDS, Floor
 from services.coremond import sources
@@ -268,7 +268,8 @@ class House:
             workers=1,
         )
         self.crash_dir = self.settings.crash_dir
-        self.crash_dir.mkdir(exist_ok=True)
+        self.spool = self.crash_dir / SPOOL
+        self.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.now = CRASHED_AT + 10**6 * NANOSECONDS
         self.told: list[CoreEvent] = []
         self.is_stopped = False
@@ -313,7 +314,7 @@ class House:
         name = f"core.{process}.{pid}.{host}.{CRASHED_AT + int(at * NANOSECONDS)}"
         (self.crash_dir / name).write_bytes(content)
         if told:
-            (self.crash_dir / sidecar_name(name)).write_bytes(told.to_wire()[1])
+            (self.spool / sidecar_name(name)).write_bytes(told.to_wire()[1])
         return name
 
     def crash(self, *, at: float = 0, **facts: Any) -> CrashRecord:
@@ -330,7 +331,7 @@ class House:
         """Look through all sources, as a scan does."""
         for name in sorted(self.directory.names()):
             self.worker.handle(name, None)
-        sources.remove_stale_sidecars(self.directory.descriptor, set(self.sources()))
+        sources.remove_stale_sidecars(self.directory.descriptor)
 
     def sweep(self) -> None:
         """Apply the retention settings once."""
@@ -341,7 +342,10 @@ class House:
 
     def sources(self) -> list[str]:
         """Give the names of all that is in the crash directory."""
-        return sorted(os.listdir(self.crash_dir))
+        return sorted([*os.listdir(self.spool), *self.cores_waiting()])
+
+    def cores_waiting(self) -> list[str]:
+        return [name for name in os.listdir(self.crash_dir) if name != SPOOL]
 
     def files(self) -> list[str]:
         """Give the names of all that is in the store."""

@@ -7,7 +7,7 @@ import pytest
 
 from common.files import opened_directory
 from common.item import MESSAGE_LIMIT, to_json
-from common.naming import sidecar_name
+from common.naming import SPOOL, sidecar_name
 from common.record import Source
 from services.coremond import sources
 from tests.unit.factories import CRASHED_AT, events_said, in_place_of_a_file, item
@@ -18,12 +18,13 @@ SIDECAR = sidecar_name(NAME)
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / SPOOL).mkdir(mode=0o700)
     with opened_directory(tmp_path) as descriptor:
         yield descriptor
 
 
 def test_the_item_beside_a_source_is_read(tmp_path: Path, directory: int) -> None:
-    (tmp_path / SIDECAR).write_bytes(to_json(item()))
+    (tmp_path / SPOOL / SIDECAR).write_bytes(to_json(item()))
 
     assert sources.read_sidecar(directory, NAME) == item()
 
@@ -39,7 +40,7 @@ def test_without_an_item_there_is_none(directory: int, caplog: pytest.LogCapture
 def test_an_item_that_cannot_be_read_is_refused(
     tmp_path: Path, directory: int, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
-    (tmp_path / SIDECAR).write_bytes(content)
+    (tmp_path / SPOOL / SIDECAR).write_bytes(content)
 
     assert sources.read_sidecar(directory, NAME) is None
     assert events_said(caplog) == ["item file refused"]
@@ -50,8 +51,8 @@ def test_an_item_of_another_user_is_refused(
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("missing: the user root, to give a file to another user")
-    (tmp_path / SIDECAR).write_bytes(to_json(item(comm="forged")))
-    os.chown(tmp_path / SIDECAR, 12345, 12345)
+    (tmp_path / SPOOL / SIDECAR).write_bytes(to_json(item(comm="forged")))
+    os.chown(tmp_path / SPOOL / SIDECAR, 12345, 12345)
 
     assert sources.read_sidecar(directory, NAME) is None
     assert events_said(caplog) == ["item file refused"]
@@ -61,18 +62,19 @@ def test_an_item_of_another_user_is_refused(
 def test_what_stands_in_the_place_of_an_item_is_refused(
     tmp_path: Path, directory: int, make: Callable[[Path], object]
 ) -> None:
-    make(tmp_path / SIDECAR)
+    make(tmp_path / SPOOL / SIDECAR)
 
     assert sources.read_sidecar(directory, NAME) is None
 
 
 def test_a_source_goes_with_its_item(tmp_path: Path, directory: int) -> None:
-    for name in (NAME, SIDECAR, "core.other"):
+    for name in (NAME, f"{SPOOL}/{SIDECAR}", "core.other"):
         (tmp_path / name).touch()
 
     sources.remove_source(directory, NAME)
 
-    assert os.listdir(tmp_path) == ["core.other"]
+    assert sorted(os.listdir(tmp_path)) == [SPOOL, "core.other"]
+    assert os.listdir(tmp_path / SPOOL) == []
 
 
 def described(path: Path) -> Source:
@@ -112,51 +114,42 @@ def test_a_source_that_cannot_be_is_not_there(directory: int, name: str) -> None
 
 
 def swept(directory: int, path: Path) -> list[str]:
-    sources.remove_stale_sidecars(directory, set(os.listdir(path)))
-    return sorted(os.listdir(path))
+    sources.remove_stale_sidecars(directory)
+    return sorted(os.listdir(path / SPOOL))
 
 
 def test_an_item_whose_source_is_gone_goes_too(tmp_path: Path, directory: int) -> None:
-    (tmp_path / SIDECAR).touch()
+    (tmp_path / SPOOL / SIDECAR).touch()
 
     assert swept(directory, tmp_path) == []
 
 
-def test_an_item_stays_beside_its_source(tmp_path: Path, directory: int) -> None:
-    for name in (NAME, SIDECAR):
-        (tmp_path / name).touch()
+def test_an_item_stays_as_long_as_its_source(tmp_path: Path, directory: int) -> None:
+    (tmp_path / NAME).touch()
+    (tmp_path / SPOOL / SIDECAR).touch()
 
-    assert swept(directory, tmp_path) == [SIDECAR, NAME]
+    assert swept(directory, tmp_path) == [SIDECAR]
 
 
 def test_an_item_stays_while_its_core_comes_in(tmp_path: Path, directory: int) -> None:
     part = f".intake.{CRASHED_AT}.part"
     for name in (part, SIDECAR):
-        (tmp_path / name).touch()
+        (tmp_path / SPOOL / name).touch()
 
     assert swept(directory, tmp_path) == sorted([part, SIDECAR])
 
 
-def test_an_item_stays_whose_core_got_its_name_since(tmp_path: Path, directory: int) -> None:
-    for name in (NAME, SIDECAR):
-        (tmp_path / name).touch()
+def test_without_a_spool_there_is_nothing_to_remove(tmp_path: Path, directory: int) -> None:
+    (tmp_path / SPOOL).rmdir()
 
-    sources.remove_stale_sidecars(directory, {SIDECAR})
+    sources.remove_stale_sidecars(directory)
 
-    assert sorted(os.listdir(tmp_path)) == [SIDECAR, NAME]
-
-
-def test_a_directory_that_is_called_like_an_item_ends_nothing(
-    tmp_path: Path, directory: int
-) -> None:
-    (tmp_path / ".core.hostile.item").mkdir()
-    (tmp_path / SIDECAR).touch()
-
-    assert SIDECAR not in swept(directory, tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
-def test_an_item_with_the_longest_name_ends_nothing(tmp_path: Path, directory: int) -> None:
-    nobodys = ".core." + "a" * 244 + ".item"
-    (tmp_path / nobodys).touch()
+def test_a_spool_that_is_not_ours_alone_is_not_looked_into(tmp_path: Path, directory: int) -> None:
+    (tmp_path / SPOOL / SIDECAR).write_bytes(to_json(item(comm="forged")))
+    (tmp_path / SPOOL).chmod(0o777)
 
-    assert swept(directory, tmp_path) == [nobodys]
+    assert sources.read_sidecar(directory, NAME) is None
+    assert swept(directory, tmp_path) == [SIDECAR]

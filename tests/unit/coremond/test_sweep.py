@@ -68,7 +68,7 @@ def test_cores_go_once_they_are_older_than_the_retention(open_house: Open) -> No
 def test_sources_go_too_with_what_is_beside_them(open_house: Open) -> None:
     house = open_house(retention=HOUR)
     old, young = house.add(at=0), house.add(at=1)
-    (house.crash_dir / f".{old}.item").touch()
+    (house.spool / f".{old}.item").touch()
     age(house, old, HOUR + 1)
     age(house, young, HOUR - 1)
 

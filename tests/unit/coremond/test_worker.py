@@ -124,7 +124,7 @@ def test_what_another_user_left_beside_a_core_is_ignored(house: House) -> None:
     if os.geteuid() != 0:
         pytest.skip("missing: the user root, to give a file to another user")
     name = house.add(elf_core(), told=item(pid=5, comm="forged"))
-    os.chown(house.crash_dir / f".{name}.item", 12345, 12345)
+    os.chown(house.spool / f".{name}.item", 12345, 12345)
 
     house.worker.handle(name, None)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import CollectorError
+from common.errors import CollectorError, SourceError
 from common.files import write_all
 from common.item import CrashItem, to_json
-from common.naming import read_source_name, sidecar_name
+from common.naming import SPOOL, read_source_name, sidecar_name
 from services.crashagent.spool import KILLED, Spool
 from tests.unit.factories import (
     CRASHED_AT,
@@ -38,35 +38,49 @@ def taken_in(spool: Spool, crash: CrashItem, core: bytes) -> CrashItem:
     return spool.finish(intake)
 
 
+def place(directory: Path, name: str) -> Path:
+    """Say where a file of the spool, or of the crash directory beside it, stands."""
+    spool = directory / SPOOL
+    spool.mkdir(mode=0o700, exist_ok=True)
+    return spool / name if name.startswith(".") else directory / name
+
+
+def listed(directory: Path) -> list[str]:
+    """Name all that is in the spool, and in the crash directory beside it."""
+    spool = directory / SPOOL
+    beside = [name for name in os.listdir(directory) if name != SPOOL]
+    return beside + (os.listdir(spool) if spool.exists() else [])
+
+
 def recovered(directory: Path) -> list[CrashItem]:
     with closing(Spool(directory, "node-1")) as spool:
         return spool.recover()
 
 
 def cores(directory: Path) -> list[str]:
-    return sorted(name for name in os.listdir(directory) if name.startswith("core."))
+    return sorted(name for name in listed(directory) if name.startswith("core."))
 
 
 def test_a_core_comes_in_under_hidden_names_only(spool: Spool, tmp_path: Path) -> None:
     intake = spool.begin(item())
 
-    assert sorted(os.listdir(tmp_path)) == [NOTE, PART]
+    assert sorted(listed(tmp_path)) == [NOTE, PART]
     os.close(intake.part)
 
 
 def test_a_whole_core_has_its_name_and_its_item_beside_it(spool: Spool, tmp_path: Path) -> None:
     told = taken_in(spool, item(), b"a core")
 
-    assert sorted(os.listdir(tmp_path)) == [SIDECAR, NAME]
-    assert told == item(path=str(tmp_path / NAME))
-    assert (tmp_path / NAME).read_bytes() == b"a core"
-    assert CrashItem.from_json((tmp_path / SIDECAR).read_bytes()) == told
+    assert sorted(listed(tmp_path)) == [SIDECAR, NAME]
+    assert told == item(path=str(place(tmp_path, NAME)))
+    assert place(tmp_path, NAME).read_bytes() == b"a core"
+    assert CrashItem.from_json(place(tmp_path, SIDECAR).read_bytes()) == told
 
 
 def test_nobody_else_can_read_a_core(spool: Spool, tmp_path: Path) -> None:
     taken_in(spool, item(), b"secret")
 
-    assert [(tmp_path / name).stat().st_mode & 0o777 for name in (NAME, SIDECAR)] == [0o600] * 2
+    assert [place(tmp_path, name).stat().st_mode & 0o777 for name in (NAME, SIDECAR)] == [0o600] * 2
 
 
 def test_what_nobody_said_is_read_from_the_core(spool: Spool) -> None:
@@ -130,32 +144,32 @@ def test_every_state_is_recovered_as_one_core_and_nothing_else(
     tmp_path: Path, state: dict[str, bytes]
 ) -> None:
     for name, content in state.items():
-        (tmp_path / name).write_bytes(content)
+        place(tmp_path, name).write_bytes(content)
 
     told = recovered(tmp_path)
 
     [name] = cores(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == sorted([name, sidecar_name(name)])
+    assert sorted(listed(tmp_path)) == sorted([name, sidecar_name(name)])
     content = state.get(PART, state.get(NAME, b""))
-    assert (tmp_path / name).read_bytes() == content
+    assert place(tmp_path, name).read_bytes() == content
     assert [os.path.basename(found.path) for found in told] == [name] * (NAME not in state)
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
 def test_to_recover_once_more_changes_nothing(tmp_path: Path, state: dict[str, bytes]) -> None:
     for name, content in state.items():
-        (tmp_path / name).write_bytes(content)
+        place(tmp_path, name).write_bytes(content)
     recovered(tmp_path)
-    before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
+    before = {name: place(tmp_path, name).read_bytes() for name in listed(tmp_path)}
 
     assert recovered(tmp_path) == []
 
-    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+    assert {name: place(tmp_path, name).read_bytes() for name in listed(tmp_path)} == before
 
 
 def test_a_core_that_came_partly_says_so(tmp_path: Path) -> None:
-    (tmp_path / NOTE).write_bytes(NOTED[NOTE])
-    (tmp_path / PART).write_bytes(b"a co")
+    place(tmp_path, NOTE).write_bytes(NOTED[NOTE])
+    place(tmp_path, PART).write_bytes(b"a co")
 
     [told] = recovered(tmp_path)
 
@@ -164,18 +178,18 @@ def test_a_core_that_came_partly_says_so(tmp_path: Path) -> None:
 
 
 def test_a_core_that_only_lacked_its_name_is_not_called_partial(tmp_path: Path) -> None:
-    (tmp_path / SIDECAR).write_bytes(FINISHED)
-    (tmp_path / PART).write_bytes(b"a core")
+    place(tmp_path, SIDECAR).write_bytes(FINISHED)
+    place(tmp_path, PART).write_bytes(b"a core")
 
     [told] = recovered(tmp_path)
 
-    assert told == item(path=str(tmp_path / NAME))
+    assert told == item(path=str(place(tmp_path, NAME)))
 
 
 def test_several_intakes_are_recovered_the_oldest_first(tmp_path: Path) -> None:
     for moment in (CRASHED_AT + 2, CRASHED_AT, CRASHED_AT + 1):
         note = item(path="/", crashed_at=moment)
-        (tmp_path / f".intake.{moment}.item").write_bytes(to_json(note))
+        place(tmp_path, f".intake.{moment}.item").write_bytes(to_json(note))
 
     told = recovered(tmp_path)
 
@@ -194,7 +208,7 @@ def test_a_kill_at_any_change_of_the_disk_leaves_one_core(
         with closing(Spool(tmp_path, "node-1")) as spool, Killer(monkeypatch, kill_at):
             taken_in(spool, item(path="/", truncated=True), b"a core")
     except Killed:
-        was_noted = NOTE in os.listdir(tmp_path) or SIDECAR in os.listdir(tmp_path)
+        was_noted = NOTE in listed(tmp_path) or SIDECAR in listed(tmp_path)
     else:
         was_noted = True
     if kill_again_at is not None:
@@ -207,7 +221,7 @@ def test_a_kill_at_any_change_of_the_disk_leaves_one_core(
     recovered(tmp_path)
 
     assert len(cores(tmp_path)) == was_noted
-    assert len(os.listdir(tmp_path)) == 2 * was_noted
+    assert len(listed(tmp_path)) == 2 * was_noted
 
 
 @pytest.mark.parametrize(
@@ -225,20 +239,20 @@ def test_a_kill_at_any_change_of_the_disk_leaves_one_core(
     ],
 )
 def test_what_is_not_ours_is_left_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"theirs")
+    place(tmp_path, name).write_bytes(b"theirs")
 
     assert recovered(tmp_path) == []
 
-    assert os.listdir(tmp_path) == [name]
+    assert listed(tmp_path) == [name]
 
 
 @in_place_of_a_file
-def test_what_another_user_put_in_the_place_of_a_part_stops_no_recovery(
+def test_what_stands_in_the_place_of_a_part_stops_no_recovery(
     tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
-    make(tmp_path / ".intake.0000000000000000001.part")
-    (tmp_path / NOTE).write_bytes(NOTED[NOTE])
-    (tmp_path / PART).write_bytes(b"a core")
+    make(place(tmp_path, ".intake.0000000000000000001.part"))
+    place(tmp_path, NOTE).write_bytes(NOTED[NOTE])
+    place(tmp_path, PART).write_bytes(b"a core")
 
     told = recovered(tmp_path)
 
@@ -255,18 +269,47 @@ def test_on_a_full_disk_the_end_of_the_core_gives_way_to_its_description(tmp_pat
             told = spool.finish(intake)
 
         assert (told.truncated, told.truncated_why) == (True, "the disk was full")
-        assert sorted(os.listdir(disk)) == [SIDECAR, NAME]
-        assert CrashItem.from_json((disk / SIDECAR).read_bytes()) == told
-        assert 0 < (disk / NAME).stat().st_size < 2 * 2**20
+        assert sorted(listed(disk)) == [SIDECAR, NAME]
+        assert CrashItem.from_json(place(disk, SIDECAR).read_bytes()) == told
+        assert 0 < place(disk, NAME).stat().st_size < 2 * 2**20
 
 
 def test_the_item_of_a_recovered_core_can_be_read(tmp_path: Path) -> None:
-    (tmp_path / NOTE).write_bytes(b'{"path": "/", "pid": "garbage"}')
+    place(tmp_path, NOTE).write_bytes(b'{"path": "/", "pid": "garbage"}')
 
     [told] = recovered(tmp_path)
 
     try:
-        found = CrashItem.from_json((tmp_path / sidecar_name(cores(tmp_path)[0])).read_bytes())
+        found = CrashItem.from_json(place(tmp_path, sidecar_name(cores(tmp_path)[0])).read_bytes())
     except CollectorError as error:
         pytest.fail(str(error))
     assert replace(found, path="") == replace(told, path="")
+
+
+def test_a_spool_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    (tmp_path / SPOOL).mkdir(mode=0o755)
+
+    with pytest.raises(SourceError, match="others may enter it"):
+        Spool(tmp_path, "node-1")
+
+
+def test_a_directory_of_anothers_in_the_place_of_a_name_costs_the_name_only(
+    spool: Spool, tmp_path: Path
+) -> None:
+    (tmp_path / NAME).mkdir()
+
+    told = taken_in(spool, item(), b"a core")
+
+    assert Path(told.path).read_bytes() == b"a core"
+    assert os.path.basename(told.path).startswith("core.observer-")
+
+
+def test_a_crash_directory_that_was_replaced_is_followed(tmp_path: Path) -> None:
+    crash_dir = tmp_path / "crash"
+    with closing(Spool(crash_dir, "node-1")) as spool:
+        crash_dir.rename(tmp_path / "away")
+
+        told = taken_in(spool, item(), b"a core")
+
+    assert Path(told.path).read_bytes() == b"a core"
+    assert crash_dir.stat().st_mode & 0o7777 == 0o1777
