@@ -33,13 +33,11 @@ def as_nobody(bundle: Bundle, code: str) -> "subprocess.Popen[bytes]":
         pytest.skip("missing: root, to become another user")
     bundle.home.chmod(0o755)
     bundle.crash_dir.chmod(0o1777)
+    # The interpreter may stand where only root can start it, so it changes the user itself.
+    become = f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})"
+    script = f"import os,fcntl,signal,time\n{become}\nprint('go', flush=True)\n{code}"
     return subprocess.Popen(
-        [sys.executable, "-c", f"import os,fcntl,signal,time\nprint('go', flush=True)\n{code}"],
-        cwd=bundle.crash_dir,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", script], cwd=bundle.crash_dir, stdout=subprocess.PIPE
     )
 
 
