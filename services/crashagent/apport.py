@@ -78,7 +78,8 @@ class ApportServer:
                 self._poll.register(self._listener, 0)
             else:
                 self._poll.register(self._listener, select.POLLIN)
-            ready = {descriptor for descriptor, _ in self._poll.poll(_PERIOD * 1000)}
+            patience = _PERIOD * 1000 if self._waiting else None
+            ready = {descriptor for descriptor, _ in self._poll.poll(patience)}
             self._try_waiting(ready)
             if self._listener.fileno() in ready:
                 self._accept_waiting(stop)
