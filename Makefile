@@ -29,7 +29,7 @@ run: setup
 
 test: setup
 	@tests/install-prerequisites
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup
+	@$(BIN)/python -m pytest -n 4
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks.idle_memory

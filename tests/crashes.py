@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from common import files
+from common.daemon import end_with_parent
 from tests import kernel
 from tests.bundle import ROOT, Bundle
 
@@ -61,7 +62,9 @@ def start_victim(name: str, host: str = "") -> subprocess.Popen[bytes]:
     """Start the Python program that waits to be killed."""
     words = [sys.executable, str(PROGRAMS / "victim.py"), name, *([host] if host else [])]
     process = subprocess.Popen(
-        ["unshare", "--uts", *words] if host else words, stdout=subprocess.PIPE
+        ["unshare", "--uts", *words] if host else words,
+        stdout=subprocess.PIPE,
+        preexec_fn=end_with_parent,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"

@@ -1,7 +1,7 @@
-"""Show the whole path once: python -m tests.demo, which `make demo` runs.
+"""Show the whole path once: python -m tests.demo [FOLDER], which `make demo` runs.
 
-A bundle is started under ./var, a real program crashes, and what became of it is shown. As root the
-kernel writes the core; without, the crash is taken through the Apport socket.
+A bundle is started in FOLDER (./var/demo), a real program crashes, and what became of it is shown.
+As root the kernel writes the core; without, the crash is taken through the Apport socket.
 """
 
 import hashlib
@@ -19,7 +19,6 @@ from typing import Any
 from tests import crashes, kernel, loglines, workspace
 from tests.bundle import ROOT, Bundle, wait_until
 
-HOME = ROOT / "var" / "demo"
 HOST = "f5-observer-0"
 PROGRAM = "observer"
 
@@ -27,24 +26,24 @@ PROGRAM = "observer"
 class DemoBundle(Bundle):
     """A bundle that lives where the demo shows it, and keeps its sources to compare with."""
 
-    def __init__(self) -> None:
-        shutil.rmtree(HOME, ignore_errors=True)
+    def __init__(self, home: Path) -> None:
+        shutil.rmtree(home, ignore_errors=True)
         self.env_file = workspace.make(
-            HOME, COREMON_DELETE_SRC="false", COREMON_KEEP_FREE="0", QKVIEW_ADDRESS="127.0.0.1:0"
+            home, COREMON_DELETE_SRC="false", COREMON_KEEP_FREE="0", QKVIEW_ADDRESS="127.0.0.1:0"
         )
-        super().__init__(HOME, workspace.read(self.env_file) | {"NODE_NAME": "demo-node"})
+        super().__init__(home, workspace.read(self.env_file) | {"NODE_NAME": "demo-node"})
         self.node = "demo-node"
-        self.store_dir = HOME / "cores" / self.node
+        self.store_dir = home / "cores" / self.node
         self.run_dir = Path(self.settings["COREMON_RUN_DIR"])
         self.apport_socket = Path(self.settings["CRASHAGENT_APPORT_SOCKET"])
 
 
-def main() -> int:
-    """Run the demo; 0 if everything was as it should be."""
+def main(home: Path) -> int:
+    """Run the demo in the folder *home*; 0 if everything was as it should be."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    say(f"Starting supervisord with coremond, crashagent and qkview-collect under {HOME}")
+    say(f"Starting supervisord with coremond, crashagent and qkview-collect under {home}")
     try:
-        with DemoBundle() as bundle:
+        with DemoBundle(home) as bundle:
             original = crash(bundle)
             [record] = bundle.wait_for_stored()
             show(bundle, record)
@@ -149,4 +148,4 @@ def judge(bundle: DemoBundle, record: dict[str, Any], original: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "var" / "demo"))

@@ -196,4 +196,5 @@ def test_a_stop_is_not_held_up_by_who_says_nothing(bundle: Bundle) -> None:
 
         bundle.ask("stopProcess", "crashagent")
 
-    assert any("stopped: crashagent (exit status 0)" in line for line in bundle.lines)
+    stopped = "stopped: crashagent (exit status 0)"
+    wait_until(lambda: any(stopped in line for line in bundle.lines), "supervisord to say so")
