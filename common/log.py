@@ -76,13 +76,17 @@ def _shorten(value: str, excess: int) -> str:
     return "".join(units) + _CUT
 
 
+def log_moment(seconds: float) -> str:
+    """Show a moment (seconds since the epoch) as it stands in lines: local time, whole seconds."""
+    return strftime("%Y-%m-%d %H:%M:%S", localtime(seconds))
+
+
 class _Formatter(logging.Formatter):
     def __init__(self, bound: dict[str, object]) -> None:
         super().__init__()
         self.bound = bound
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = strftime("%Y-%m-%d %H:%M:%S", localtime(record.created))
         facts: dict[str, object] = dict(getattr(record, "facts", {}))
         if record.exc_info and record.exc_info[1]:
             # Kept as text too, because a record from a worker process arrives without exc_info.
@@ -91,7 +95,7 @@ class _Formatter(logging.Formatter):
             facts["trace"] = record.exc_text
         return render(
             {
-                "ts": f"{moment}.{int(record.msecs):03d}",
+                "ts": f"{log_moment(record.created)}.{int(record.msecs):03d}",
                 "l": record.levelname.lower(),
                 "m": record.getMessage(),
                 "lt": "A",

@@ -25,8 +25,6 @@ class Hold:
 
     until: int
     """When the process is collected again, nanoseconds since the epoch."""
-    since: CrashRecord
-    """The core that reached the limit."""
 
 
 def decide(history: Iterable[CrashRecord], crashed_at: int, limits: Retention) -> Keep | Hold:
@@ -44,7 +42,7 @@ def decide(history: Iterable[CrashRecord], crashed_at: int, limits: Retention) -
         last = max(window, key=lambda record: record.crashed_at)
         until = last.crashed_at + int(limits.retention_interval * NANOSECONDS)
         if crashed_at < until:
-            return Hold(until=until, since=last)
+            return Hold(until=until)
         place = 1
     else:
         # A core that is gone from an open window leaves its place to another.

@@ -10,7 +10,7 @@ from common import elf, naming, packing
 from common.errors import BusyError, CorruptError, SourceError, SpaceError, StoppedError
 from common.files import open_regular, refuse_if_being_written
 from common.item import Crash, CrashItem, clean
-from common.log import Logger
+from common.log import Logger, log_moment
 from common.naming import CoreName
 from common.packing import Packed
 from common.record import CrashRecord, Source, facts_of
@@ -115,7 +115,8 @@ class Worker:
             self._keep(name, replace(record, window=decision.window), decision.replaces, descriptor)
         else:
             limit = self._settings.keep.cores_max_files
-            self._hold(name, record, f"the limit of {limit} cores of this process is reached")
+            reason = f"the limit of {limit} cores of this process is reached"
+            self._hold(name, record, reason, until=decision.until)
 
     def _record(self, crash: Crash, source: Source) -> CrashRecord:
         whose = self._identifier.whose(crash.hostname)
@@ -246,8 +247,11 @@ class Worker:
 
         return check
 
-    def _hold(self, name: str, record: CrashRecord, reason: str) -> None:
-        """Count a crash whose core is not kept: in the record of its like, if there is one."""
+    def _hold(self, name: str, record: CrashRecord, reason: str, *, until: int = 0) -> None:
+        """Count a crash whose core is not kept: in the record of its like, if there is one.
+
+        *until* (ns) its process is held, if it is.
+        """
         like = self._held_like(record, reason)
         if like:
             directory = self._directory.descriptor
@@ -267,6 +271,7 @@ class Worker:
             reason=reason,
             effect=f"the crash is counted in {record.name}{naming.RECORD_SUFFIX}",
             count=record.count,
+            **({"until": log_moment(until / NANOSECONDS)} if until else {}),
         )
         self._teller.tell_of("held", record)
         self._delete_source(name, record)

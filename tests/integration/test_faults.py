@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +49,6 @@ def test_a_work_item_adds_what_only_its_sender_knows(
     outside = hidden / NAME
     outside.write_bytes(b"no ELF core")
     os.link(outside, bundle.crash_dir / NAME)  # a second name: refused until the other is gone
-    bundle.wait_for("core file refused") if bundle.find("core file refused") else None
 
     outside.unlink()
     item = CrashItem(path=str(bundle.crash_dir / NAME), signal=11, uid=1000, exe="/bin/observer")
@@ -209,8 +207,7 @@ def test_a_levels_file_works_while_running_also_when_it_is_swapped(
     (home / "b" / "levels").write_text("default: info\ncoremond: error\ncrashagent: debug\n")
     (home / "next").symlink_to("b")
     (home / "next").rename(home / "data")  # as the kubelet swaps a ConfigMap
-    with pytest.raises(AssertionError):
-        wait_until(lambda: bundle.find("never said"), "a moment", 2.5)
+    time.sleep(2.5)  # it is looked at once a second
 
     seen = len(bundle.lines)
     with crashes.Sender(bundle.apport_socket) as sender:
@@ -237,14 +234,12 @@ def test_a_full_disk_costs_time_and_no_core(small_disk: Path, home: Path) -> Non
         path = put_core(bundle, content=random.randbytes(6 * 2**20))
 
         failed = bundle.wait_for("core could not be stored")
-        health = bundle.corectl("status")
 
         assert failed["reason"] == "the disk is full"
         assert path.exists()
         # It is tried again and again; in between, nothing of it is left.
         wait_until(lambda: os.listdir(bundle.store_dir) == [".lock"], "what was written to go")
         assert bundle.find("deleting src core file") is None
-        assert health.returncode in {0, 1}
 
         ballast.unlink()
         [record] = bundle.wait_for_stored()
@@ -311,6 +306,7 @@ def test_the_limit_holds_a_crash_loop_and_the_interval_ends_the_hold(
     )
     assert len(newest) == 1
     assert len(bundle.stored()) == (2 if rotate == "true" else 3)
+    assert bundle.wait_for("core not kept")["until"] > bundle.events()[0]["ts"]
     assert held[0]["reason"] == "the limit of 2 cores of this process is reached"
 
 
@@ -435,12 +431,10 @@ def test_records_are_json_that_others_read(bundle: Bundle) -> None:
     record = json.loads(path.read_text())
     assert record["process"] == "na\\xff\nme"
     assert record["name"] == "core.host.host.na%5Cxff%0Ame.9.1742738615000000000"
-    assert shutil.disk_usage(bundle.store_dir).used > 0
 
 
-def test_a_full_disk_makes_the_loop_give_way_where_space_is_to_stay_free(
-    small_disk: Path, home: Path
-) -> None:
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_makes_the_loop_give_way_where_space_is_to_stay_free(home: Path) -> None:
     settings = {
         "COREMON_KEEP_FREE": "5%",
         "COREMON_CORES_MAX_FILES": "0",
@@ -457,7 +451,6 @@ def test_a_full_disk_makes_the_loop_give_way_where_space_is_to_stay_free(
 
         kept = {(r["process"], r["crashed_at"] // 10**9) for r in bundle.stored()}
         assert kept == {("quiet", 1742738600), ("loop", 1742738603), ("loop", 1742738604)}
-        assert small_disk.exists()
 
 
 @pytest.mark.parametrize("program", ["coremond", "crashagent", "qkview-collect"])
