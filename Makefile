@@ -32,7 +32,9 @@ test: setup
 	@$(BIN)/python -m pytest -n 4
 
 bench: setup
+	@tests/install-prerequisites
 	@$(BIN)/python -m tests.benchmarks.idle_memory
+	@$(BIN)/python -m tests.benchmarks.packing
 
 lint: setup
 	@$(BIN)/python -m pytest -q tests/test_conventions.py

@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import packing
+from common.cpus import available_cpus
 from common.errors import CollectorError, CorruptError, SourceError
 from common.files import open_regular, opened_directory, read_limited
 from common.log import Logger
-from common.naming import CHECKSUM_SUFFIX, PREFIX, RECORD_SUFFIX
+from common.naming import PREFIX, RECORD_SUFFIX
+from common.packing.restoring import unpacked
+from common.packing.sums import sums_of
 from common.record import RECORD_LIMIT, CrashRecord
 
 log = Logger()
@@ -66,18 +68,20 @@ def verify(directory: Path, record: CrashRecord) -> None:
     Raises `CorruptError` that says what is wrong; a missing file is a FileNotFoundError.
     """
     with opened_directory(directory) as opened:
-        line = read_limited(opened, record.name + CHECKSUM_SUFFIX, 4096).decode("ascii", "replace")
+        line = read_limited(opened, record.checksum, 4096).decode("ascii", "replace")
         core = open_regular(opened, record.core)
     try:
         found = re.fullmatch(r"(\S+) ([0-9A-Fa-f]{8})\n?", line)
         if not found or found[1] != record.core or found[2].lower() != record.crc32:
             raise CorruptError(f"the .crc file says {line.strip()!r}, not {record.crc32}")
-        crc32, size = packing.checksum(core)
-        if size != record.packed:
-            raise CorruptError(f"{size} bytes, not {record.packed}")
-        if f"{crc32:08x}" != record.crc32:
-            raise CorruptError(f"its CRC-32 is {crc32:08x}, not {record.crc32}")
-        content = sum(len(block) for block in packing.unpacked(core))
+        sums = sums_of(core)
+        if sums.size != record.packed:
+            raise CorruptError(f"{sums.size} bytes, not {record.packed}")
+        if f"{sums.crc32:08x}" != record.crc32:
+            raise CorruptError(f"its CRC-32 is {sums.crc32:08x}, not {record.crc32}")
+        if sums.sha256 != record.sha256:
+            raise CorruptError(f"its SHA-256 is {sums.sha256}, not {record.sha256}")
+        content = sum(len(block) for block in unpacked(core, workers=available_cpus()))
         if content != record.size:
             raise CorruptError(f"it unpacks to {content} bytes, not {record.size}")
     finally:

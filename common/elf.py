@@ -4,9 +4,8 @@ Sources: elf(5); the kernel's fs/binfmt_elf.c for which notes come first; <sys/p
 layout of NT_PRSTATUS and NT_PRPSINFO.
 """
 
-import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,10 @@ _NOTES_LIMIT = 64 * 1024  # the crashing thread's notes and the process's own co
 _SEGMENTS_LIMIT = 2**20
 _SIZE_LIMIT = 2**63  # no file is larger, whatever a segment says
 _SEGMENTS_AT_ONCE = 4096
+
+
+Read = Callable[[int, int], bytes]
+"""Reads a core: at most so many bytes, at an offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +57,19 @@ class CoreNotes:
     """Bytes the file should have by its own headers; fewer mean that it is truncated."""
 
 
-def read_notes(descriptor: int) -> CoreNotes | None:
-    """Read the notes of the open file *descriptor*; None if it is no ELF core.
+def read_notes(read: Read) -> CoreNotes | None:
+    """Read the notes of a core, of which *read* gives so many bytes at a place; None if it is none.
 
     Every byte is taken as hostile: what cannot be is passed over, and what is read is bounded.
     """
     try:
-        return _read(descriptor)
+        return _read(read)
     except (struct.error, OSError, OverflowError, ValueError):
         return None
 
 
-def _read(descriptor: int) -> CoreNotes | None:
-    ident = os.pread(descriptor, 16, 0)
+def _read(read: Read) -> CoreNotes | None:
+    ident = read(16, 0)
     if (
         len(ident) < 16
         or ident[:4] != b"\x7fELF"
@@ -76,38 +79,38 @@ def _read(descriptor: int) -> CoreNotes | None:
         return None
     layout = _Layout(order="<" if ident[5] == 1 else ">", wide=ident[4] == 2)
     header = struct.Struct(layout.order + ("HHIQQQIHHHHHH" if layout.wide else "HHIIIIIHHHHHH"))
-    fields = header.unpack(os.pread(descriptor, header.size, 16))
+    fields = header.unpack(read(header.size, 16))
     kind, table, sections, entry, count = fields[0], fields[4], fields[5], fields[8], fields[9]
     if kind != _CORE or entry != layout.segment.size:
         return None
     if count == _MANY:
-        count = _many_segments(descriptor, layout, sections)
+        count = _many_segments(read, layout, sections)
 
     expected, notes, left = table + count * entry, CoreNotes(), _NOTES_LIMIT
-    for segment_type, offset, filesz in _segments(descriptor, layout, table, count):
+    for segment_type, offset, filesz in _segments(read, layout, table, count):
         if segment_type in {_LOAD, _NOTE} and filesz and offset + filesz < _SIZE_LIMIT:
             expected = max(expected, offset + filesz)
             if segment_type == _NOTE and left > 0 and notes.pid is None:
-                blob = os.pread(descriptor, min(filesz, left), offset)
+                blob = read(min(filesz, left), offset)
                 left -= len(blob)
                 notes = _read_note_segment(blob, layout)
     return replace(notes, expected_size=expected)
 
 
-def _many_segments(descriptor: int, layout: _Layout, sections: int) -> int:
+def _many_segments(read: Read, layout: _Layout, sections: int) -> int:
     info = 44 if layout.wide else 28  # sh_info of the first section header
-    blob = os.pread(descriptor, 4, sections + info)
+    blob = read(4, sections + info)
     # Cut off before it, the file has at least as many as the header could not hold.
     return int(struct.unpack(layout.order + "I", blob)[0]) if len(blob) == 4 else _MANY
 
 
 def _segments(
-    descriptor: int, layout: _Layout, table: int, count: int
+    read: Read, layout: _Layout, table: int, count: int
 ) -> Iterator[tuple[int, int, int]]:
     size = layout.segment.size
     for first in range(0, min(count, _SEGMENTS_LIMIT), _SEGMENTS_AT_ONCE):
         number = min(count - first, _SEGMENTS_AT_ONCE)
-        blob = os.pread(descriptor, number * size, table + first * size)
+        blob = read(number * size, table + first * size)
         for fields in layout.segment.iter_unpack(blob[: len(blob) // size * size]):
             yield layout.pick(fields)
 

@@ -12,6 +12,9 @@ EVENT_VERSION = b"core/1"
 MESSAGE_LIMIT = 256 * 1024
 """Bytes of a message's body; a longer one is refused."""
 
+CodecName = Literal["gzip", "zstd", "lz4"]
+"""How a core can be packed."""
+Encoding = Literal["raw", "gzip", "zstd", "lz4"]
 Arrival = Literal["file", "apport", "kernel-socket", "systemd", "apport-report"]
 Pid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -53,12 +56,31 @@ class Crash:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Packed:
+    """What packing a core gave."""
+
+    size: int
+    """Bytes of the core, holes included."""
+    data: int
+    """Bytes of it in blocks that were not all zeros."""
+    packed: int
+    """Bytes of the file it is packed in."""
+    crc32: int
+    """CRC-32 of that file."""
+    cut: str = ""
+    """Why the core went on, and the packing did not; empty if it is whole."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CrashItem(Crash):
     """One crash, and where its core is right now."""
 
     path: str
     """The absolute path of the core, a file in the crash directory."""
-    encoding: Literal["raw"] = "raw"
+    encoding: Encoding = "raw"
+    """How whoever wrote it there has packed it."""
+    packed: Packed | None = None
+    """What that gave, where it is packed."""
 
     def to_wire(self) -> list[bytes]:
         """Write the item as the two frames of a message: version, JSON."""

@@ -1,7 +1,7 @@
 """Names of core files: how they are written, and every way one can be read.
 
-Stored:  ``core.<pod>.<container>.<process>.<pid>.<timestamp>.gz``, each part percent-encoded, dots
-included, so that the name splits at its dots.
+Stored:  ``core.<pod>.<container>.<process>.<pid>.<timestamp>.gz`` (or .zst, .lz4), each part
+percent-encoded, dots included, so that the name splits at its dots.
 Sources: ``core.<process>.<pid>.<host>.<timestamp>`` (core(5): ``core.%e.%p.%h.%t``), where the
 kernel leaves dots as they are, so that one name can have several readings.
 Timestamps are nanoseconds (19 digits); seconds (10 digits) are read too.
@@ -14,7 +14,7 @@ from typing import Self
 from urllib.parse import quote, unquote_to_bytes
 
 from common.errors import NamingError
-from common.item import clean
+from common.item import CodecName, clean
 from common.settings import NANOSECONDS
 
 MOST_PID = 2**32 - 1
@@ -24,8 +24,9 @@ SPOOL = ".spool"
 """The directory in the crash directory that crashagent has for itself, mode 0700."""
 INTAKE_PREFIX = ".intake."
 PART_SUFFIX = ".part"
-CORE_SUFFIX = ".gz"
-CHECKSUM_SUFFIX = ".gz.crc"
+CORE_SUFFIXES: dict[CodecName, str] = {"gzip": ".gz", "zstd": ".zst", "lz4": ".lz4"}
+CHECKSUM_SUFFIX = ".crc"
+"""What the core's whole name is followed by."""
 RECORD_SUFFIX = ".json"
 
 # The parts share the 205 bytes that the rest of the longest name leaves of NAME_MAX (255).

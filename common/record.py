@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 import msgspec
 
 from common.errors import MessageError
-from common.item import Crash
-from common.naming import CORE_SUFFIX, encode_name
+from common.item import CodecName, Crash
+from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIXES, encode_name
 
 RECORD_VERSION = 1
 RECORD_LIMIT = 4 * 2**20
@@ -78,6 +78,8 @@ class CrashRecord(Crash):
     namespace, the key that limits are counted by."""
     identity: Identity
     elf: bool = True
+    codec: CodecName = "gzip"
+    """How the core is packed."""
     size: int = 0
     """The core as the process left it, holes included."""
     data: int = 0
@@ -108,7 +110,12 @@ class CrashRecord(Crash):
     @property
     def core(self) -> str:
         """The file name of the core."""
-        return self.name + CORE_SUFFIX
+        return self.name + CORE_SUFFIXES[self.codec]
+
+    @property
+    def checksum(self) -> str:
+        """The file name of the core's checksum."""
+        return self.core + CHECKSUM_SUFFIX
 
     @property
     def key(self) -> ProcessKey:

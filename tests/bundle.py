@@ -18,6 +18,7 @@ from xmlrpc.client import Fault, ServerProxy
 from supervisor.xmlrpc import SupervisorTransport
 
 from common.daemon import end_with_parent
+from common.naming import CORE_SUFFIXES
 from tests import loglines
 
 BIN = Path(sys.executable).parent
@@ -192,7 +193,7 @@ class Bundle:
 
     def core(self, record: Mapping[str, Any]) -> Path:
         """Give the path of a record's core."""
-        return self.store_dir / f"{record['name']}.gz"
+        return self.store_dir / f"{record['name']}{CORE_SUFFIXES[record['codec']]}"
 
     def wait_for_stored(self, number: int = 1, patience: float = PATIENCE) -> list[dict[str, Any]]:
         """Wait until *number* cores are stored."""
@@ -213,7 +214,7 @@ class Bundle:
         ]
         for path in self.store_dir.iterdir():
             whole = path.name.startswith("core.") and path.name.endswith(
-                (".gz", ".gz.crc", ".json")
+                (*CORE_SUFFIXES.values(), ".crc", ".json")
             )
             if not whole and path.name != ".lock":
                 names.append(f"cores/{path.name}")

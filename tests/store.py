@@ -5,10 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import packing
 from common.corestore import checksum_line
 from common.files import write_all
-from common.naming import CHECKSUM_SUFFIX, RECORD_SUFFIX, CoreName, short_id
+from common.naming import RECORD_SUFFIX, CoreName, short_id
+from common.packing.crew import Crew
+from common.packing.packer import pack
+from common.packing.registry import CODECS
+from common.packing.sources import FileSource
+from common.packing.sparse import PAGE
+from common.packing.sums import sums_of
 from common.record import CrashRecord, Identity
 
 CRASHED_AT = 1_742_738_615_173_108_860
@@ -47,7 +52,7 @@ def crash(**facts: Any) -> CrashRecord:
 
 def core_of(size: int) -> bytes:
     """Make content that does not pack, with a page of zeros before it."""
-    return bytes(packing.PAGE) + os.urandom(size)
+    return bytes(PAGE) + os.urandom(size)
 
 
 class Store:
@@ -62,7 +67,7 @@ class Store:
         record = crash(**facts)
         if record.state == "stored":
             record = self._pack(record, content)
-            self.path(record, CHECKSUM_SUFFIX).write_text(checksum_line(record))
+            (self.directory / record.checksum).write_text(checksum_line(record))
         self.path(record, RECORD_SUFFIX).write_bytes(record.to_json())
         return record
 
@@ -72,10 +77,12 @@ class Store:
 
     def _pack(self, record: CrashRecord, content: bytes) -> CrashRecord:
         source = os.memfd_create("core")
-        target = os.open(self.path(record), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        target = os.open(self.directory / record.core, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             write_all(source, content)
-            packed = packing.pack(source, target)
+            with Crew(1) as crew:
+                packed = pack(FileSource(source), target, CODECS[record.codec], crew)
+            sums = sums_of(target)
         finally:
             os.close(source)
             os.close(target)
@@ -85,5 +92,5 @@ class Store:
             data=packed.data,
             packed=packed.packed,
             crc32=f"{packed.crc32:08x}",
-            sha256=packed.sha256,
+            sha256=sums.sha256,
         )

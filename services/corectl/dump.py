@@ -6,9 +6,10 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from common import packing
 from common.corestore import open_core
+from common.cpus import available_cpus
 from common.files import write_all
+from common.packing.restoring import restore, unpacked
 from common.record import CrashRecord
 from services.corectl.moments import show_moment
 from services.corectl.newfile import new_file
@@ -59,7 +60,7 @@ def _dump(directory: Path, record: CrashRecord, output: Path | None, *, force: b
             write_core(core, sys.stdout.fileno())
         else:
             with new_file(output, force=force) as target:
-                packing.restore(core, target)
+                restore(core, target, workers=available_cpus())
     finally:
         os.close(core)
     return os.EX_OK
@@ -68,9 +69,9 @@ def _dump(directory: Path, record: CrashRecord, output: Path | None, *, force: b
 def write_core(core: int, target: int) -> None:
     """Unpack *core* into whatever the shell has opened, with holes where they can be."""
     if _can_have_holes(target):
-        packing.restore(core, target)
+        restore(core, target, workers=available_cpus())
     else:
-        for block in packing.unpacked(core):
+        for block in unpacked(core, workers=available_cpus()):
             write_all(target, block)
 
 

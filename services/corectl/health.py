@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from common.converting import Converting
 from services.corectl.room import Disk, Tally, Waiting
 from services.corectl.show import safe, show_size
 from services.corectl.supervised import Program
@@ -36,6 +37,7 @@ class Seen:
     disks: Sequence[Disk] = ()
     records: Tally | None = None
     waiting: Waiting | None = None
+    converting: Sequence[Converting] = ()
     problems: Sequence[str] = ()
 
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.errors import CollectorError
-from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIX, PREFIX, RECORD_SUFFIX, is_number
+from common.naming import PREFIX, RECORD_SUFFIX, is_number
 from common.record import CrashRecord
 
 _ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _ID_START = re.compile(r"[0-9a-f]{4,11}", re.ASCII)
-_SUFFIXES = ("", CORE_SUFFIX, CHECKSUM_SUFFIX, RECORD_SUFFIX)
 
 _Records = Sequence[CrashRecord]
 
@@ -53,7 +52,7 @@ def _matching(records: _Records, text: str) -> _Records:
         pid = int(text)
         return _where(records, lambda record: pid in {record.pid, record.host_pid})
     files = os.path.basename(text)
-    named = _where(records, lambda r: files in {r.name + suffix for suffix in _SUFFIXES})
+    named = _where(records, lambda r: files in {r.name, r.name + RECORD_SUFFIX, r.core, r.checksum})
     if named or files.startswith(PREFIX):
         return named
     if "/" in text:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import packing
 from common.errors import SourceError
 from common.files import write_all
+from common.packing.sums import crc32_of
 
 SUFFIX = ".part"
 
@@ -48,7 +48,7 @@ class PartFile:
 
     def checksum(self) -> str:
         """Read the file again, and give its CRC-32 as 8 hex digits."""
-        return f"{packing.checksum(self._file)[0]:08x}"
+        return f"{crc32_of(self._file):08x}"
 
     def publish(self) -> None:
         """Give the file its name: it is whole."""

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from common.converting import Converting, read_converting
 from common.corestore import read_records
 from common.errors import CollectorError
 from services.corectl.attempt import Attempt
@@ -60,7 +61,9 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
     address = f"unix://{settings.supervisor_socket}"
     start = "start the bundle, or set COREMON_RUN_DIR as it has it"
     create, see = "create it, or set COREMON_CRASH_DIR", "see to that directory"
+    see_run = "see to that directory, or set COREMON_RUN_DIR"
     known = _answer(records, until, f"{settings.store_dir}", see, tell)
+    converting = Attempt(lambda: read_converting(settings.run_dir, time.time()))
     waiting = Attempt(lambda: look_at_waiting(settings.crash_dir, known or (), time.time()))
     return Seen(
         supervisor=address,
@@ -72,6 +75,7 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
         disks=[disk for disk in found if disk is not None],
         records=None if known is None else tally(known),
         waiting=_answer(waiting, until, f"{settings.crash_dir}", create, tell),
+        converting=_answer(converting, until, f"{settings.run_dir}", see_run, tell) or (),
         problems=problems,
     )
 
@@ -132,3 +136,13 @@ def show(seen: Seen) -> None:
         )
     if seen.waiting is not None:
         print(f"Waiting in the crash directory: {seen.waiting.number}")
+    for one in seen.converting:
+        print(f"Converting: {line_of(one)}")
+
+
+def line_of(one: Converting) -> str:
+    """Show how far a conversion is."""
+    done = show_size(one.done) if one.percent is None else f"{one.percent} %"
+    size = f" of {show_size(one.size)}" if one.size else ""
+    span = show_span(one.at - one.since)
+    return f"{safe(os.path.basename(one.source))}: {done}{size}, for {span}"

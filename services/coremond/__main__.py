@@ -10,10 +10,13 @@ from common import buildinfo, daemon
 from common.daemon import Stop
 from common.errors import ConfigError
 from common.log import Logger
+from common.packing.crew import Crew
 from common.workqueue import EventSender, ItemReceiver, events_endpoint, items_endpoint
 from services.coremond import sources
+from services.coremond.convert import Converter
 from services.coremond.identity import Identifier
 from services.coremond.loop import Loop
+from services.coremond.progress import Progress
 from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings
 from services.coremond.store import CoreStore
@@ -41,6 +44,7 @@ def serve(settings: CoremondSettings, stop: Stop) -> None:
         zmq.Context() as context,
         ItemReceiver(context, items_endpoint(settings.run_dir)) as items,
         EventSender(context, events_endpoint(settings.run_dir)) as events,
+        Crew(settings.effort.threads, settings.effort.calm) as crew,
     ):
         store.recover(lambda source: sources.is_there(directory.descriptor, source))
         room = Room(store, settings.disk, max_use=settings.keep.max_use)
@@ -49,19 +53,20 @@ def serve(settings: CoremondSettings, stop: Stop) -> None:
             store,
             Identifier(settings.node),
             settings,
+            Converter(store, settings, crew, Progress(settings.run_dir), is_stopped=stop.is_set),
             room=room,
             teller=Teller(store, events.send, time.time_ns),
-            is_stopped=stop.is_set,
         )
-        loop = Loop(
+        with Loop(
             directory,
             items,
             worker,
             Sweep(directory, store, worker, room, settings.keep),
             scan_interval=settings.scan_interval,
             sweep_interval=settings.cores_interval,
-        )
-        loop.run(stop)
+            calm=settings.effort.calm,
+        ) as loop:
+            loop.run(stop)
 
 
 def _crash_directory(settings: CoremondSettings) -> CrashDirectory:

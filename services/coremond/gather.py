@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import fields, replace
+from typing import TypeVar
 
 from common import naming
 from common.elf import CoreNotes
@@ -9,18 +10,16 @@ from common.errors import NamingError
 from common.item import Crash, CrashItem
 from common.naming import SourceName
 
+C = TypeVar("C", bound=Crash)
+
 
 def gather(
     name: str, item: CrashItem | None, notes: CoreNotes | None, status: os.stat_result, now: int
 ) -> Crash:
-    """Put the facts together: what intake saw goes before the notes, these before the name.
-
-    A core whose file is shorter than its own headers say is truncated.
-    """
+    """Put the facts together: what intake saw goes before the notes, these before the name."""
     told = notes or CoreNotes()
     named = _reading(name, told)
     crash = _crash_of(item) if item else Crash()
-    missing = max(0, told.expected_size - status.st_size)
     return replace(
         crash,
         pid=_first(crash.pid, told.pid, named.pid if named else None),
@@ -32,10 +31,16 @@ def gather(
         cmdline=crash.cmdline or told.cmdline,
         hostname=crash.hostname or (named.host if named else ""),
         crashed_at=_crashed_at(crash, named, status, now),
-        truncated=crash.truncated or missing > 0,
-        truncated_why=crash.truncated_why
-        or (f"{missing} bytes of it are missing" if missing else ""),
     )
+
+
+def find_missing(crash: C, notes: CoreNotes | None, size: int) -> C:
+    """Mark *crash* truncated if its core of *size* bytes is shorter than its own headers say."""
+    missing = notes.expected_size - size if notes else 0
+    if missing <= 0:
+        return crash
+    why = crash.truncated_why or f"{missing} bytes of it are missing"
+    return replace(crash, truncated=True, truncated_why=why)
 
 
 def _crashed_at(crash: Crash, named: SourceName | None, status: os.stat_result, now: int) -> int:

@@ -1,7 +1,13 @@
-"""The loop of coremond: hear of sources, handle them one by one, look through all at intervals."""
+"""The loop of coremond: hear of sources, have a few handled at once, look through all at times."""
 
 import math
+import os
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 import zmq
 
@@ -18,12 +24,17 @@ from services.coremond.worker import Worker
 
 log = Logger()
 
+LANES = 4
+"""Sources that are handled at once, so that small cores pass by large ones."""
 LONGEST_DELAY = 60.0
 """Seconds after which a source that could not be handled is looked at again at the latest."""
 
 
 class Loop:
-    """Waits for events, items and intervals, and gives the worker what is due."""
+    """Waits for events, items and intervals, and gives the worker what is due.
+
+    *calm* is called first in each thread that the worker is used in.
+    """
 
     def __init__(
         self,
@@ -34,6 +45,7 @@ class Loop:
         *,
         scan_interval: float,
         sweep_interval: float,
+        calm: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._items = items
@@ -44,29 +56,48 @@ class Loop:
         self._inbox = Inbox(longest_delay=max(scan_interval, LONGEST_DELAY))
         self._next_scan = time.monotonic()
         self._next_sweep = self._next_scan
+        self._lanes = ThreadPoolExecutor(LANES, "lane", initializer=calm)
+        self._under_way: dict[str, tuple[CrashItem | None, Future[bool]]] = {}
+        self._heard_meanwhile: dict[str, CrashItem | None] = {}
+        """What happened to sources that are under way, which are looked at again after that."""
+        self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lanes.shutdown()
+        os.close(self._ended)
 
     def run(self, stop: Stop) -> None:
         """Go on until *stop*."""
         poller = zmq.Poller()
         poller.register(stop.fileno(), zmq.POLLIN)
         poller.register(self._directory.fileno(), zmq.POLLIN)
+        poller.register(self._ended, zmq.POLLIN)
         self._items.register(poller)
         while not stop.is_set():
             poller.poll(math.ceil(self._wait(time.monotonic()) * 1000))
             self._hear()
+            self._collect()
             now = time.monotonic()
             if now >= self._next_scan:
                 self._scan()
-            work = self._inbox.take(now)
-            if work:
-                self._handle(*work)
-            elif now >= self._next_sweep and not stop.is_set():
+            while len(self._under_way) < LANES and (work := self._inbox.take(now)):
+                self._begin(*work)
+            if now >= self._next_sweep and not stop.is_set():
                 self._sweep.run()
                 self._next_sweep = now + self._sweep_interval
 
     def _wait(self, now: float) -> float:
         due = [self._next_scan, self._next_sweep]
-        if (next_due := self._inbox.next_due()) is not None:
+        next_due = self._inbox.next_due()
+        if next_due is not None and len(self._under_way) < LANES:
             due.append(next_due)
         return max(0.0, min(due) - now)
 
@@ -93,14 +124,30 @@ class Loop:
 
     def _scan(self) -> None:
         names = self._directory.names()
-        for name in names:
+        for name in names - self._under_way.keys():
             self._inbox.offer(name)
         self._worker.forget_missing(names)
         sources.remove_stale_sidecars(self._directory.descriptor)
         self._next_scan = time.monotonic() + self._scan_interval
 
-    def _handle(self, name: str, item: CrashItem | None) -> None:
-        if self._worker.handle(name, item):
-            self._inbox.forget(name)
-        else:
-            self._inbox.offer_again(name, item, time.monotonic())
+    def _begin(self, name: str, item: CrashItem | None) -> None:
+        if name in self._under_way:
+            self._heard_meanwhile[name] = item
+            return
+        future = self._lanes.submit(self._worker.handle, name, item)
+        self._under_way[name] = item, future
+        future.add_done_callback(lambda _: os.eventfd_write(self._ended, 1))
+
+    def _collect(self) -> None:
+        """See what became of sources that were handled; what nobody expected is raised."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._ended)
+        ended = [(name, *work) for name, work in self._under_way.items() if work[1].done()]
+        for name, item, future in ended:
+            del self._under_way[name]
+            if future.result():
+                self._inbox.forget(name)
+            else:
+                self._inbox.offer_again(name, item, time.monotonic())
+            if name in self._heard_meanwhile:
+                self._inbox.offer(name, self._heard_meanwhile.pop(name), at_once=True)

@@ -15,8 +15,6 @@ class Keep:
 
     window: int = 0
     """Which core of the limit's window it is, from 1; 0 without a limit."""
-    replaces: tuple[CrashRecord, ...] = ()
-    """The cores that go for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +45,27 @@ def decide(history: Iterable[CrashRecord], crashed_at: int, limits: Retention) -
     else:
         # A core that is gone from an open window leaves its place to another.
         place = 1 + sum(record.state == "stored" for record in window)
+    return Keep(window=place)
+
+
+def choose_replaced(history: Iterable[CrashRecord], limits: Retention) -> list[CrashRecord]:
+    """Choose the oldest stored cores of a process, whose records are *history*, for a new one."""
+    if limits.cores_max_files == 0 or not limits.rotate:
+        return []
     kept = sorted(
-        (record for record in stored if record.state == "stored"),
+        (record for record in history if record.state == "stored"),
         key=lambda record: (record.crashed_at, record.name),
     )
-    surplus = len(kept) - limit + 1 if limits.rotate else 0
-    return Keep(window=place, replaces=tuple(kept[: max(0, surplus)]))
+    return kept[: max(0, len(kept) - limits.cores_max_files + 1)]
 
 
 def _window(stored: Sequence[CrashRecord]) -> Sequence[CrashRecord]:
     """Give the cores of the newest window: from the last that was its first.
 
-    They are in the order they were stored in: crashes may arrive late, or in one second.
+    They are in the order they were decided in: crashes may arrive late, or in one second, and small
+    cores are stored before large ones.
     """
-    in_order = sorted(stored, key=lambda record: (record.stored_at or 0, record.name))
+    in_order = sorted(stored, key=lambda record: (record.detected_at, record.name))
     first = max((n for n, record in enumerate(in_order) if record.window <= 1), default=0)
     return in_order[first:]
 

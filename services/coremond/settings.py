@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from common.disk import DiskLimits, read_disk_limits
+from common.effort import Effort, read_effort
+from common.item import CodecName
+from common.packing.registry import read_codec
 from common.places import Places, read_places
-from common.settings import EnvReader, boolean, count, duration, size, threads
+from common.settings import EnvReader, boolean, count, duration, size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +60,10 @@ class CoremondSettings(Places):
     """COREMON_SCAN_INTERVAL: how often the crash directory is looked through for what no event
     told of (network file systems have none)."""
 
-    workers: int = 0
-    """COREMON_WORKERS: threads that pack; 0 = one for each CPU coremond may use."""
+    codec: CodecName = "gzip"
+    """COREMON_CODEC: how cores are stored: `gzip`, `zstd` or `lz4`."""
+
+    effort: Effort = field(default_factory=Effort)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -82,7 +87,8 @@ class CoremondSettings(Places):
             delete_src=reader.read("COREMON_DELETE_SRC", boolean, default.delete_src),
             cores_interval=reader.read("COREMON_CORES_INTERVAL", duration, default.cores_interval),
             scan_interval=reader.read("COREMON_SCAN_INTERVAL", duration, default.scan_interval),
-            workers=reader.read("COREMON_WORKERS", threads, default.workers),
+            codec=read_codec(reader),
+            effort=read_effort(reader),
         )
         reader.require(settings.cores_interval > 0, "COREMON_CORES_INTERVAL: expected more than 0")
         reader.require(settings.scan_interval > 0, "COREMON_SCAN_INTERVAL: expected more than 0")

@@ -1,9 +1,9 @@
 """The one writer of a node's directory of stored cores.
 
 A core is stored in this order, each step durable before the next, so that a kill at any instant
-leaves either nothing that counts or a whole core: ``.<name>.gz.tmp`` (packed, synced, read back),
-``<name>.gz.crc``, ``<name>.json``, and last ``<name>.gz``. It is removed in the opposite order of
-what counts: the record says so first. `CoreStore.recover` ends what a kill left in between.
+leaves either nothing that counts or a whole core: ``.<name>.tmp`` (packed, synced, read back),
+``<name>.gz.crc``, ``<name>.json``, and last ``<name>.gz`` (or .zst, .lz4). It is removed in the
+opposite order of what counts: the record says so first. `CoreStore.recover` ends what a kill left.
 """
 
 import errno
@@ -15,9 +15,10 @@ from pathlib import Path
 
 from common import corestore, files
 from common.errors import ConfigError, CorruptError
+from common.item import Packed
 from common.log import Logger
-from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIX, PREFIX, RECORD_SUFFIX
-from common.packing import Packed, checksum
+from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIXES, PREFIX, RECORD_SUFFIX
+from common.packing.sums import Sums, sums_of
 from common.record import CrashRecord, Source, SourceKey
 
 log = Logger()
@@ -105,13 +106,13 @@ class CoreStore:
                         effect="tried again at the next start",
                     )
         for name in names:
-            if name.endswith(CHECKSUM_SUFFIX) and name.removesuffix(".crc") not in names:
+            if name.endswith(CHECKSUM_SUFFIX) and name.removesuffix(CHECKSUM_SUFFIX) not in names:
                 files.remove(self._directory, name)
         os.fsync(self._directory)
 
     def _end_missing(self, record: CrashRecord, has_source: Callable[[Source], bool]) -> None:
         if any(has_source(source) for source in record.sources):
-            files.remove(self._directory, record.name + CHECKSUM_SUFFIX)
+            files.remove(self._directory, record.checksum)
             self.forget(record)
         else:
             self.remove(record, "its file was not there any more", record.crashed_at)
@@ -122,25 +123,40 @@ class CoreStore:
         files.remove(self._directory, hidden)
         return files.create(self._directory, hidden)
 
+    def adopt(self, name: str, descriptor: int) -> int:
+        """Let the open file, which is packed as it should be, be that hidden file too; open it.
+
+        Raises an `OSError` where it is on another file system.
+        """
+        hidden = self._hidden(name)
+        files.remove(self._directory, hidden)
+        os.link(f"/proc/self/fd/{descriptor}", hidden, dst_dir_fd=self._directory)
+        return os.open(hidden, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+
     def discard(self, name: str) -> None:
         """Remove that file, and what `prepare` wrote: the core is not to be."""
         files.remove(self._directory, self._hidden(name))
-        files.remove(self._directory, name + CHECKSUM_SUFFIX)
+        for suffix in CORE_SUFFIXES.values():
+            files.remove(self._directory, name + suffix + CHECKSUM_SUFFIX)
         if name in self._records:
             self.forget(self._records[name])
 
-    def prepare(self, record: CrashRecord, packed: Packed, descriptor: int) -> None:
-        """Make the packed core in *descriptor* durable, and write its checksum and its record.
+    def settle(self, packed: Packed, descriptor: int) -> Sums:
+        """Make the packed core in *descriptor* durable, and read it back.
 
-        It is synced and read back first; a `CorruptError` says that the disk gave back something
-        else. All that is left to do is `publish`.
+        A `CorruptError` says that the disk gave back something else than was written.
         """
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        if checksum(descriptor) != (packed.crc32, packed.packed):
+        sums = sums_of(descriptor)
+        if (sums.crc32, sums.size) != (packed.crc32, packed.packed):
             raise CorruptError("what was written is not what can be read back")
+        return sums
+
+    def prepare(self, record: CrashRecord) -> None:
+        """Write the checksum and the record of a settled core; then only `publish` is left."""
         line = corestore.checksum_line(record).encode()
-        files.write_durably(self._directory, record.name + CHECKSUM_SUFFIX, line)
+        files.write_durably(self._directory, record.checksum, line)
         self.save(record)
 
     def publish(self, record: CrashRecord) -> None:
@@ -184,7 +200,7 @@ class CoreStore:
 
     def _unlink(self, record: CrashRecord) -> None:
         files.remove(self._directory, record.core)
-        files.remove(self._directory, record.name + CHECKSUM_SUFFIX)
+        files.remove(self._directory, record.checksum)
 
     def _index(self, record: CrashRecord) -> None:
         for source in record.sources:
@@ -192,4 +208,4 @@ class CoreStore:
 
     @staticmethod
     def _hidden(name: str) -> str:
-        return f".{name}{CORE_SUFFIX}{files.TEMPORARY_SUFFIX}"
+        return f".{name}{files.TEMPORARY_SUFFIX}"

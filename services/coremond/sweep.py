@@ -42,7 +42,10 @@ class Sweep:
 
     def run(self) -> None:
         """Look through everything once."""
-        now = self._clock()
+        with self._worker.deciding:
+            self._run(self._clock())
+
+    def _run(self, now: int) -> None:
         for record in retain.choose_expired(self._store.records(), now, self._keep.retention):
             self._remove(record, "older than COREMON_RETENTION")
         self._remove_old_sources(now)

@@ -1,22 +1,25 @@
 """What happens to one source: convert it, record it, keep it or not, tell of it, let it go."""
 
-import errno
 import os
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import RLock
 
-from common import elf, naming, packing
+from common import elf, naming
 from common.errors import BusyError, CorruptError, SourceError, SpaceError, StoppedError
 from common.files import open_regular, refuse_if_being_written
 from common.item import Crash, CrashItem, clean
 from common.log import Logger, log_moment
 from common.naming import CoreName
-from common.packing import Packed
+from common.packing.opened import OpenCore
 from common.record import CrashRecord, Source, facts_of
 from common.settings import NANOSECONDS
 from services.coremond import retain, sources
-from services.coremond.gather import gather
+from services.coremond.convert import NO_SPACE, Conversion, Converter
+from services.coremond.gather import find_missing, gather
 from services.coremond.identity import Identifier
 from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings
@@ -29,12 +32,12 @@ log = Logger()
 SETTLED_FOR = 5.0
 """Seconds without a change after which a file is complete, where leases cannot tell."""
 
-_SPACE_CHECK_EVERY = 16 * 2**20
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-
 
 class Worker:
-    """Takes sources all the way, one after another; a failure costs that source only."""
+    """Takes sources all the way, several at once; a failure costs that source only.
+
+    All is decided, recorded and removed under one lock, which is let go while a core is converted.
+    """
 
     def __init__(
         self,
@@ -42,26 +45,39 @@ class Worker:
         store: CoreStore,
         identifier: Identifier,
         settings: CoremondSettings,
+        converter: Converter,
         *,
         room: Room,
         teller: Teller,
-        is_stopped: Callable[[], bool],
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        self.deciding = RLock()
+        """Held by whoever changes the store."""
         self._directory = directory
         self._store = store
         self._identifier = identifier
         self._settings = settings
+        self._converter = converter
         self._room = room
         self._teller = teller
-        self._is_stopped = is_stopped
         self._clock = clock
+        self._under_way: dict[str, CrashRecord] = {}
+        """The cores that are being converted, as they will be."""
         self._said: dict[str, str] = {}
         """What was last said of a source that stays, so that it is not said at each scan."""
 
     def handle(self, name: str, item: CrashItem | None) -> bool:
-        """Take the source *name* all the way; False if it is to be looked at again later."""
+        """Take the source *name* all the way; False if it is to be looked at again later.
+
+        *item* is what a message told of it.
+        """
+        with self.deciding:
+            return self._handle(name, item)
+
+    def _handle(self, name: str, item: CrashItem | None) -> bool:
         try:
+            if self._is_settled(name):
+                return True
             descriptor = open_regular(self._directory.descriptor, name)
         except FileNotFoundError:
             return True
@@ -90,33 +106,66 @@ class Worker:
 
     def forget_missing(self, names: set[str]) -> None:
         """Forget what was said of sources that are not among *names* any more."""
-        for name in self._said.keys() - names:
-            del self._said[name]
+        with self.deciding:
+            for name in self._said.keys() - names:
+                del self._said[name]
+
+    def _is_settled(self, name: str) -> bool:
+        """Let a source go that was taken in before; say whether it is one.
+
+        It may have a second name by then, in the store, so it is not opened.
+        """
+        try:
+            status = os.lstat(name, dir_fd=self._directory.descriptor)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a name that no file can have: who opens it says so
+            return False
+        known = self._store.record_of(Source.of(name, status))
+        if known is None or not stat.S_ISREG(status.st_mode):
+            return False
+        if known.state == "stored" and not self._store.has_core(known):
+            self._store.forget(known)  # its core did not appear after all
+            return False
+        self._delete_source(name, known)
+        return True
 
     def _handle_complete(self, name: str, item: CrashItem | None, descriptor: int) -> None:
-        status = os.fstat(descriptor)
-        source = Source.of(name, status)
-        known = self._store.record_of(source)
-        if known and (known.state != "stored" or self._store.has_core(known)):
-            self._delete_source(name, known)
-            return
-        if known:  # its core did not appear after all
-            self._store.forget(known)
         self._store.check()
+        status = os.fstat(descriptor)
         if name not in self._said:
             log.info("new core file detected", file=self._path(name))
-        item = sources.read_sidecar(self._directory.descriptor, name) or item
-        notes = elf.read_notes(descriptor)
-        crash = gather(name, item, notes, status, self._clock())
-        record = replace(self._record(crash, source), elf=notes is not None, owner=status.st_uid)
-        history = [known for known in self._store.records() if known.key == record.key]
+        told = sources.read_sidecar(self._directory.descriptor, name)
+        core = OpenCore(descriptor)
+        notes = elf.read_notes(core.read)
+        crash = gather(name, told or item, notes, status, self._clock())
+        record = replace(
+            self._record(crash, Source.of(name, status)),
+            elf=notes is not None,
+            owner=status.st_uid,
+            size=status.st_size if core.size is None else core.size,
+        )
+        coming = [other for other in self._under_way.values() if other.key == record.key]
+        history = [*self._recorded(record), *coming]
         decision = retain.decide(history, record.crashed_at, self._settings.keep)
         if isinstance(decision, retain.Keep):
-            self._keep(name, replace(record, window=decision.window), decision.replaces, descriptor)
+            conversion = Conversion(
+                source=self._path(name),
+                descriptor=descriptor,
+                record=replace(record, window=decision.window),
+                item=told,
+            )
+            self._keep(name, conversion, notes)
         else:
             limit = self._settings.keep.cores_max_files
             reason = f"the limit of {limit} cores of this process is reached"
+            if core.size is not None:
+                record = find_missing(record, notes, core.size)
             self._hold(name, record, reason, until=decision.until)
+
+    def _recorded(self, like: CrashRecord) -> list[CrashRecord]:
+        """Give the records of the same process."""
+        return [record for record in self._store.records() if record.key == like.key]
 
     def _record(self, crash: Crash, source: Source) -> CrashRecord:
         whose = self._identifier.whose(crash.hostname)
@@ -128,13 +177,14 @@ class Worker:
             pid=crash.pid or 0,
             crashed_at=crash.crashed_at,
         )
-        while self._store.has_name(str(core_name)):
+        while self._store.has_name(str(core_name)) or str(core_name) in self._under_way:
             core_name = replace(core_name, crashed_at=core_name.crashed_at + 1)
         return CrashRecord(
             **facts_of(crash),
             id=naming.short_id(str(core_name)),
             name=str(core_name),
             state="held",
+            codec=self._settings.codec,
             node=self._settings.node,
             namespace=whose.namespace,
             pod=whose.pod,
@@ -142,23 +192,23 @@ class Worker:
             process=process,
             workload=whose.workload,
             identity=whose.identity,
-            size=source.size,
             detected_at=self._clock(),
             last_crashed_at=crash.crashed_at,
             sources=(source,),
         )
 
-    def _keep(
-        self, name: str, record: CrashRecord, replaces: tuple[CrashRecord, ...], descriptor: int
-    ) -> None:
-        log.info("creating coredump", src=self._path(name), dst=self._stored_path(record))
-        target = self._store.create(record.name)
+    def _keep(self, name: str, conversion: Conversion, notes: elf.CoreNotes | None) -> None:
+        record = conversion.record
+        log.info("creating coredump", src=conversion.source, dst=self._stored_path(record))
         room: list[CrashRecord] | None = None
         try:
-            stored, packed = self._pack_making_room(record, descriptor, target)
+            with self._undecided(record):
+                stored = self._converter.convert(conversion, self._make_room)
+            stored = find_missing(stored, notes, stored.size)
+            replaces = retain.choose_replaced(self._recorded(record), self._settings.keep)
             room = self._room.choose_for(stored, replaces)
             if room is not None:
-                self._store.prepare(stored, packed, target)
+                self._store.prepare(stored)
                 for old in replaces:
                     self.remove(old, "replaced by a newer core")
                 for old in room:
@@ -169,8 +219,6 @@ class Worker:
         except BaseException:
             self._store.discard(record.name)
             raise
-        finally:
-            os.close(target)
         if room is None:
             self._store.discard(record.name)
             self._hold(name, replace(record, window=0), "there is no space for it")
@@ -178,74 +226,24 @@ class Worker:
         self._teller.tell_of("stored", stored)
         self._delete_source(name, stored)
 
-    def _pack_making_room(
-        self, record: CrashRecord, descriptor: int, target: int
-    ) -> tuple[CrashRecord, Packed]:
-        """Pack, and while the disk is full, let other cores go for this one.
+    @contextmanager
+    def _undecided(self, record: CrashRecord) -> Iterator[None]:
+        """Let other sources be handled in the block, as if *record* were stored already."""
+        self._under_way[record.name] = replace(record, state="stored")
+        self.deciding.release()
+        try:
+            yield
+        finally:
+            self.deciding.acquire()
+            del self._under_way[record.name]
 
-        Raises `SpaceError` where free space is asked for and cannot be made.
-        """
-        while True:
-            try:
-                return self._pack(record, descriptor, target)
-            except OSError as error:
-                if error.errno not in _NO_SPACE or not self._settings.disk.keep_free:
-                    raise
-                going = self._room.choose_for_part(record, os.fstat(target).st_size)
-                if not going:
-                    raise SpaceError("there is no space for it") from error
-            os.ftruncate(target, 0)
-            os.lseek(target, 0, os.SEEK_SET)
+    def _make_room(self, record: CrashRecord, written: int) -> bool:
+        """Let other cores go for *record*, of which *written* bytes are; say if that may help."""
+        with self.deciding:
+            going = self._room.choose_for_part(record, written)
             for old in going:
                 self.remove(old, "made room for another")
-
-    def _pack(
-        self, record: CrashRecord, descriptor: int, target: int
-    ) -> tuple[CrashRecord, Packed]:
-        started = time.monotonic()
-        disk = self._settings.disk
-        packed = packing.pack(
-            descriptor,
-            target,
-            workers=self._settings.workers or len(os.sched_getaffinity(0)),
-            max_data=disk.max_core,
-            max_size=disk.max_size,
-            check=self._checking(target),
-        )
-        cut = f"it has more than {disk.max_core} bytes of data"
-        if 0 < disk.max_size <= packed.size:
-            cut = f"it is longer than {disk.max_size} bytes"
-        record = replace(
-            record,
-            state="stored",
-            size=packed.size,
-            data=packed.data,
-            packed=packed.packed,
-            ratio=round(packed.size / packed.packed, 3),
-            crc32=f"{packed.crc32:08x}",
-            sha256=packed.sha256,
-            truncated=record.truncated or packed.cut,
-            truncated_why=record.truncated_why or (cut if packed.cut else ""),
-            stored_at=self._clock(),
-            convert_seconds=round(time.monotonic() - started, 6),
-        )
-        return record, packed
-
-    def _checking(self, target: int) -> Callable[[], None]:
-        """Give what looks, while *target* is written, whether to stop and whether there is room."""
-        checked_at = 0
-
-        def check() -> None:
-            nonlocal checked_at
-            if self._is_stopped():
-                raise StoppedError("asked to stop while packing")
-            written = os.lseek(target, 0, os.SEEK_CUR)
-            if written - checked_at >= _SPACE_CHECK_EVERY:
-                checked_at = written
-                if self._settings.disk.lacking(target):
-                    raise OSError(errno.ENOSPC, "the disk must keep more space free")
-
-        return check
+            return bool(going)
 
     def _hold(self, name: str, record: CrashRecord, reason: str, *, until: int = 0) -> None:
         """Count a crash whose core is not kept: in the record of its like, if there is one.
@@ -278,7 +276,7 @@ class Worker:
 
     def _held_like(self, record: CrashRecord, reason: str) -> CrashRecord | None:
         """Give the record that a held crash is counted in: since the last core that was kept."""
-        of_key = [known for known in self._store.records() if known.key == record.key]
+        of_key = self._recorded(record)
         last = max((known.crashed_at for known in of_key if known.state != "held"), default=0)
         held = [
             known
@@ -301,7 +299,7 @@ class Worker:
         sources.remove_source(self._directory.descriptor, name)
 
     def _fail(self, name: str, error: OSError | CorruptError) -> None:
-        full = isinstance(error, OSError) and error.errno in _NO_SPACE
+        full = isinstance(error, OSError) and error.errno in NO_SPACE
         reason = "the disk is full" if full else str(error)
         effect = "the source stays, and is tried again"
         if self._say_once(name, "core could not be stored", reason, effect):

@@ -4,19 +4,22 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from threading import Lock
+from threading import Lock, Thread
 
 import zmq
 
 from common import daemon
 from common.daemon import Stop
+from common.effort import Effort
 from common.errors import ConfigError, SourceError
 from common.item import CrashItem
 from common.log import Logger
+from common.packing.crew import Crew
 from common.workqueue import ItemSender, items_endpoint
 from services.crashagent import keeper
-from services.crashagent.apport import ApportServer
+from services.crashagent.apport import STOP_GRACE, ApportServer
 from services.crashagent.listener import inherited_listener, open_listener
 from services.crashagent.receive import Limits
 from services.crashagent.settings import CrashagentSettings
@@ -40,7 +43,8 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
     )
     with (
         _listener(settings) as listener,
-        closing(_spool(settings, hostname)) as spool,
+        Crew(settings.effort.threads, settings.effort.calm) as crew,
+        closing(_spool(settings, hostname, crew)) as spool,
         zmq.Context() as context,
         ItemSender(context, items_endpoint(settings.run_dir)) as items,
     ):
@@ -50,11 +54,32 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
             with sending:
                 items.send(item)
 
-        for item in spool.recover():
-            tell(item)
-        server = ApportServer(listener, spool, limits, max_intakes=settings.max_intakes, tell=tell)
+        recovering = Thread(
+            target=_recover, args=(spool.recover(), tell, settings.effort, stop), daemon=True
+        )
+        recovering.start()
+        server = ApportServer(
+            listener,
+            spool,
+            limits,
+            max_intakes=settings.max_intakes,
+            tell=tell,
+            calm=settings.effort.calm,
+        )
         log.info("listen and serve", addr=settings.apport_socket)
         server.serve(stop)
+        recovering.join(STOP_GRACE)
+
+
+def _recover(
+    left: Iterator[CrashItem], tell: Callable[[CrashItem], None], effort: Effort, stop: Stop
+) -> None:
+    """Finish what an earlier crashagent left; what is not done at the end is so at the next."""
+    effort.calm()
+    for item in left:
+        tell(item)
+        if stop.is_set():
+            return
 
 
 def _allow_descriptors() -> None:
@@ -69,9 +94,9 @@ def _listener(settings: CrashagentSettings) -> socket.socket:
     return open_listener(settings.apport_socket)
 
 
-def _spool(settings: CrashagentSettings, hostname: str) -> Spool:
+def _spool(settings: CrashagentSettings, hostname: str, crew: Crew) -> Spool:
     try:
-        return Spool(settings.crash_dir, hostname)
+        return Spool(settings.crash_dir, hostname, settings.spool, crew)
     except (OSError, SourceError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError([f"COREMON_CRASH_DIR={settings.crash_dir}: {reason}"]) from error

@@ -56,12 +56,13 @@ class ApportServer:
         *,
         max_intakes: int,
         tell: Callable[[CrashItem], None],
+        calm: Callable[[], None] = lambda: None,
     ) -> None:
         self._listener = listener
         self._spool = spool
         self._limits = limits
         self._tell = tell
-        self._pool = ThreadPoolExecutor(max_intakes, thread_name_prefix="intake")
+        self._pool = ThreadPoolExecutor(max_intakes, "intake", initializer=calm)
         self._out_of_time = Event()
         self._under_way: set[Future[None]] = set()
         self._waiting: dict[int, _Waiting] = {}
@@ -255,14 +256,18 @@ class ApportServer:
         try:
             try:
                 facts = self._read_process(begun)
-                why = receive(begun.core, intake.part, self._limits, self._out_of_time.is_set)
+                packed, why = receive(
+                    begun.core, intake.part, self._limits, self._out_of_time.is_set
+                )
             finally:
                 os.close(begun.core)
-            intake.item = replace(intake.item, truncated=bool(why), truncated_why=why, **facts)
-            size = os.fstat(intake.part).st_size
+            intake.item = replace(
+                intake.item, packed=packed, truncated=bool(why), truncated_why=why, **facts
+            )
+            size = os.fstat(intake.part.descriptor).st_size
             item = self._spool.finish(intake)
         finally:
-            os.close(intake.part)
+            intake.close()
         if why:
             log.warning(
                 "core came in partly", file=item.path, reason=why, effect="it is kept so, marked"

@@ -1,4 +1,4 @@
-"""Read a core from whoever sends it, into a sparse file, for as long as that makes sense."""
+"""Read a core from whoever sends it, for as long as that makes sense."""
 
 import fcntl
 import os
@@ -8,7 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.disk import DiskLimits
-from common.packing import BLOCK, is_zero, write_sparsely
+from common.item import Packed
+from common.packing.codec import BLOCK
+from common.packing.sources import MANY, Claim, too_long, too_much_data
+from common.packing.sparse import is_zero
+from services.crashagent.part import Part
 
 _SPACE_CHECK_EVERY = 64 * 2**20
 _STOP_CHECK_EVERY = 0.5
@@ -23,52 +27,87 @@ class Limits:
     disk: DiskLimits
 
 
-def receive(source: int, part: int, limits: Limits, is_stopped: Callable[[], bool]) -> str:
-    """Read *source* (a pipe or a file) to its end into the empty file *part*.
+def receive(
+    source: int, part: Part, limits: Limits, is_stopped: Callable[[], bool]
+) -> tuple[Packed | None, str]:
+    """Read *source* (a pipe or a file) to its end into *part*.
 
-    Pages of zeros become holes. The result says why the core was cut short, empty if it was not.
+    The result is what packing gave, None where the part is raw, and why the core was cut short,
+    empty if it was not.
     """
     _enlarge_pipe(source)
     os.set_blocking(source, False)  # somebody else may read from it too, between poll and read
-    reception = _Reception(source, part, limits, is_stopped)
+    stream = _Stream(source, limits, is_stopped)
+    checked = -_SPACE_CHECK_EVERY
+
+    def watch() -> None:
+        nonlocal checked
+        if part.written - checked >= _SPACE_CHECK_EVERY:
+            checked = part.written
+            if limits.disk.lacking(part.descriptor) > 0:
+                stream.cut = "the disk must keep more space free"
+
     try:
-        why = reception.run()
+        part.fill(stream, watch)
     except OSError as error:
-        why = f"it could not be taken further: {error.strerror}"
-    os.ftruncate(part, reception.size)
-    return why
+        stream.cut = f"it could not be taken further: {error.strerror}"
+    return part.end(stream.cut), stream.cut
 
 
-class _Reception:
-    def __init__(
-        self, source: int, part: int, limits: Limits, is_stopped: Callable[[], bool]
-    ) -> None:
-        self._source, self._part = source, part
+class _Stream:
+    """A `Source`: what comes, in blocks."""
+
+    pieces = MANY
+
+    def __init__(self, descriptor: int, limits: Limits, is_stopped: Callable[[], bool]) -> None:
+        self.cut = ""
+        self._descriptor = descriptor
         self._limits, self._is_stopped = limits, is_stopped
         self._poll = select.poll()
-        self._poll.register(source, select.POLLIN)
+        self._poll.register(descriptor, select.POLLIN)
         self._deadline = time.monotonic() + limits.timeout
-        self._written = 0
-        self._checked = -_SPACE_CHECK_EVERY
-        self.size = 0
+        self._is_ended = False
+        self._size = self._data = 0
 
-    def run(self) -> str:
-        while True:
-            why = self._wait() or self._room()
-            if why:
-                return why
-            try:
-                block = os.read(self._source, BLOCK)
-            except BlockingIOError:
-                continue
-            if not block:
-                return ""
-            if self._is_full() and not is_zero(block):
-                return f"it has more than {self._limits.disk.max_core} bytes of data"
-            if 0 < self._limits.disk.max_size <= self.size:
-                return f"it is longer than {self._limits.disk.max_size} bytes"
-            self._written += write_sparsely(self._part, block)
-            self.size += len(block)
+    def claim(self, buffer: bytearray) -> Claim | None:
+        """Read the next block; one that is not full is the last."""
+        size = 0
+        with memoryview(buffer) as view:
+            while size < BLOCK and not self._is_ended and not self.cut:
+                self.cut = self._wait()
+                if not self.cut:
+                    size += self._read(view[size:])
+            return self._claim(view[:size])
+
+    def fill(self, claim: Claim, buffer: bytearray) -> int:  # noqa: ARG002  # `claim` has read
+        """Give what was claimed: it is there already."""
+        return claim.size
+
+    def _read(self, view: memoryview) -> int:
+        try:
+            got = os.readv(self._descriptor, [view])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.cut = f"it could not be taken further: {error.strerror}"
+            return 0
+        self._is_ended = not got
+        return got
+
+    def _claim(self, block: memoryview) -> Claim | None:
+        """Claim the block that was read, if there is one and it may be taken."""
+        disk = self._limits.disk
+        if not block:
+            return None
+        self._data += 0 if is_zero(block) else len(block)
+        if 0 < disk.max_core < self._data:
+            self.cut = too_much_data(disk.max_core)
+        elif 0 < disk.max_size <= self._size:
+            self.cut = too_long(disk.max_size)
+        else:
+            self._size += len(block)
+            return Claim(len(block))
+        return None
 
     def _wait(self) -> str:
         """Wait until there is something to read, or say why not to."""
@@ -84,18 +123,6 @@ class _Reception:
             wait = min(_STOP_CHECK_EVERY, self._deadline - now, idle_until - now)
             if self._poll.poll(wait * 1000):
                 return ""
-
-    def _room(self) -> str:
-        """Say why the disk must not take any more, if so."""
-        if self._written - self._checked >= _SPACE_CHECK_EVERY:
-            self._checked = self._written
-            if self._limits.disk.lacking(self._part) > 0:
-                return "the disk must keep more space free"
-        return ""
-
-    def _is_full(self) -> bool:
-        limit = self._limits.disk.max_core
-        return 0 < limit <= self._written
 
 
 def _enlarge_pipe(source: int) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from common.disk import DiskLimits, read_disk_limits
+from common.effort import Effort, read_effort
+from common.item import Encoding
+from common.packing.registry import CODECS, codec_name, read_codec
 from common.places import Places, read_places
 from common.settings import EnvReader, count, directory_name, duration, positive, socket_path
 
@@ -34,6 +37,12 @@ class CrashagentSettings(Places):
     timeout: float = 600.0
     """CRASHAGENT_TIMEOUT: the longest that one core may take to come in."""
 
+    spool: Encoding = "gzip"
+    """CRASHAGENT_SPOOL: how cores that come in are written: `gzip`, `zstd`, `lz4` or `raw`; as
+    COREMON_CODEC says if unset. What differs from that is packed anew by coremond."""
+
+    effort: Effort = field(default_factory=Effort)
+
     disk: DiskLimits = field(default_factory=DiskLimits)
 
     @classmethod
@@ -50,9 +59,21 @@ class CrashagentSettings(Places):
             max_intakes=reader.read("CRASHAGENT_MAX_INTAKES", positive, default.max_intakes),
             idle_timeout=reader.read("CRASHAGENT_IDLE_TIMEOUT", duration, default.idle_timeout),
             timeout=reader.read("CRASHAGENT_TIMEOUT", duration, default.timeout),
+            spool=reader.read("CRASHAGENT_SPOOL", _encoding, read_codec(reader)),
+            effort=read_effort(reader),
             disk=read_disk_limits(reader),
         )
         reader.require(settings.idle_timeout > 0, "CRASHAGENT_IDLE_TIMEOUT: expected more than 0")
         reader.require(settings.timeout > 0, "CRASHAGENT_TIMEOUT: expected more than 0")
         reader.finish()
         return settings
+
+
+def _encoding(text: str) -> Encoding:
+    """Read how something is packed, or that it is not."""
+    if text == "raw":
+        return "raw"
+    try:
+        return codec_name(text)
+    except ValueError:
+        raise ValueError(f"expected one of {', '.join(CODECS)}, raw") from None

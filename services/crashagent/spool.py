@@ -15,30 +15,35 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
 from common import elf, naming
-from common.errors import CollectorError
+from common.errors import BusyError, CollectorError, SourceError
 from common.files import (
     TEMPORARY_SUFFIX,
     create,
     exists,
     open_own_directory,
+    open_regular,
     read_limited,
     remove,
     write_durably,
 )
-from common.item import MESSAGE_LIMIT, CrashItem, to_json
+from common.item import MESSAGE_LIMIT, CrashItem, Encoding, to_json
 from common.log import Logger
 from common.naming import SourceName
+from common.packing.crew import Crew
+from common.packing.opened import OpenCore
+from common.packing.registry import codec_of
 from common.record import facts_of
+from services.crashagent.part import ROOM, Part, new_part, old_part
 
 log = Logger()
 
-_ROOM = 2**20
 KILLED = "crashagent was ended while the core came in"
 
 
@@ -51,19 +56,28 @@ class IntakeNote(CrashItem):
 
 
 class Intake:
-    """One core on its way in; its part file is its receiver's to close."""
+    """One core on its way in."""
 
-    def __init__(self, item: CrashItem, part: int) -> None:
+    def __init__(self, item: CrashItem, part: Part) -> None:
         self.item = item
         self.part = part
 
+    def close(self) -> None:
+        """Close the part's file."""
+        os.close(self.part.descriptor)
+
 
 class Spool:
-    """Owns the crash directory, as far as crashagent writes there."""
+    """Owns the crash directory, as far as crashagent writes there.
 
-    def __init__(self, directory: Path, hostname: str) -> None:
+    Cores are written in *encoding*, packed by *crew*.
+    """
+
+    def __init__(self, directory: Path, hostname: str, encoding: Encoding, crew: Crew) -> None:
         self._path = directory
         self._hostname = hostname
+        self._encoding = encoding
+        self._crew = crew
         self._last_moment = 0
         self._lock = Lock()
         self._open()
@@ -104,13 +118,15 @@ class Spool:
         *pipe* is the inode of what the core comes from.
         """
         self._follow()
-        note = IntakeNote(**facts_of(item), path=item.path, pipe=pipe)
+        note = IntakeNote(**facts_of(item), path=item.path, encoding=self._encoding, pipe=pipe)
         item_file = create(self._directory, _intake_item(item.crashed_at))
         try:
             os.write(item_file, to_json(note))
         finally:
             os.close(item_file)
-        return Intake(item, create(self._directory, naming.part_name(item.crashed_at)))
+        part = create(self._directory, naming.part_name(item.crashed_at))
+        item = replace(item, encoding=self._encoding)
+        return Intake(item, new_part(part, self._encoding, self._crew))
 
     def finish(self, intake: Intake) -> CrashItem:
         """Give the core its name; it is whole, synced and described when that is done.
@@ -122,13 +138,13 @@ class Spool:
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
-        size = os.fstat(intake.part).st_size
-        os.ftruncate(intake.part, max(0, size - _ROOM))
-        intake.item = replace(intake.item, truncated=True, truncated_why="the disk was full")
+        why = "the disk was full"
+        packed = intake.part.end(why, room=ROOM)
+        intake.item = replace(intake.item, packed=packed, truncated=True, truncated_why=why)
         return self._finish(intake)
 
     def _finish(self, intake: Intake) -> CrashItem:
-        os.fsync(intake.part)
+        os.fsync(intake.part.descriptor)
         item = self._named(intake)
         name = os.path.basename(item.path)
         note = _intake_item(item.crashed_at)
@@ -146,7 +162,7 @@ class Spool:
 
     def _named(self, intake: Intake) -> CrashItem:
         item = intake.item
-        notes = elf.read_notes(intake.part) or elf.CoreNotes()
+        notes = elf.read_notes(OpenCore(intake.part.descriptor).read) or elf.CoreNotes()
         name = SourceName(
             process=item.comm or notes.comm or "unknown",
             pid=item.pid or notes.pid or 0,
@@ -162,8 +178,11 @@ class Spool:
     def _rename(self, old: str, new: str) -> None:
         os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
-    def recover(self) -> list[CrashItem]:
-        """Finish every intake that an earlier crashagent left; give the items."""
+    def recover(self) -> Iterator[CrashItem]:
+        """Find every intake that an earlier crashagent left; they are finished one by one.
+
+        That takes time, as much is read again: it may be done while others come in.
+        """
         names = {name for name in os.listdir(self._directory) if self._is_file(name)}
         for name in names:
             if name.startswith("." + naming.INTAKE_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
@@ -174,13 +193,15 @@ class Spool:
             if (source := naming.source_of_sidecar(name))
             and (moment := naming.moment_of(source)) is not None
         }
-        recovered = []
-        for moment in sorted(_moments(names)):
+        return self._finish_all(sorted(_moments(names)), whole)
+
+    def _finish_all(self, moments: list[int], whole: dict[int, str]) -> Iterator[CrashItem]:
+        for moment in moments:
             try:
                 if moment in whole:
-                    recovered.append(self._finish_renaming(moment, whole[moment]))
+                    yield self._finish_renaming(moment, whole[moment])
                 else:
-                    recovered.append(self._finish_truncated(moment))
+                    yield self._finish_truncated(moment)
             except OSError as error:
                 log.error(
                     "core left in the spool",
@@ -188,7 +209,6 @@ class Spool:
                     reason=str(error),
                     effect="it is tried again at the next start",
                 )
-        return recovered
 
     def _is_file(self, name: str) -> bool:
         return stat.S_ISREG(os.lstat(name, dir_fd=self._directory).st_mode)
@@ -202,7 +222,6 @@ class Spool:
         item = self._read_item(_intake_item(moment), moment)
         if not exists(self._directory, naming.part_name(moment)):
             os.close(create(self._directory, naming.part_name(moment)))
-        part = os.open(naming.part_name(moment), os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._directory)
         if item.truncated and not item.truncated_why:  # nobody came to say how it ended
             item = replace(item, truncated_why=KILLED)
             log.warning(
@@ -211,10 +230,12 @@ class Spool:
                 reason=KILLED,
                 effect="it is kept so, marked",
             )
+        file = os.open(naming.part_name(moment), os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._directory)
         try:
-            return self.finish(Intake(item, part))
+            part = old_part(file, item.encoding, self._crew)
+            return self.finish(Intake(replace(item, packed=part.end(item.truncated_why)), part))
         finally:
-            os.close(part)
+            os.close(file)
 
     def _read_item(self, name: str, moment: int) -> CrashItem:
         try:
@@ -223,8 +244,24 @@ class Spool:
             )
         except (CollectorError, FileNotFoundError):
             return CrashItem(
-                path=str(self._path), arrived="apport", crashed_at=moment, truncated=True
+                path=str(self._path),
+                encoding=self._encoding_of(naming.part_name(moment)),
+                arrived="apport",
+                crashed_at=moment,
+                truncated=True,
             )
+
+    def _encoding_of(self, part: str) -> Encoding:
+        """Say how the core in *part* is written, of which nothing is said."""
+        try:
+            file = open_regular(self._directory, part)
+        except (FileNotFoundError, SourceError, BusyError):
+            return "raw"
+        try:
+            codec = codec_of(file)
+        finally:
+            os.close(file)
+        return codec.name if codec else "raw"
 
 
 def _intake_item(crashed_at: int) -> str:

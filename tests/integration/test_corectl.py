@@ -19,7 +19,7 @@ import pytest
 import zmq
 
 from common.item import CoreEvent, CrashItem
-from common.naming import CHECKSUM_SUFFIX, RECORD_SUFFIX
+from common.naming import RECORD_SUFFIX
 from common.record import CrashRecord
 from common.workqueue import EventSender, ItemReceiver, events_endpoint, items_endpoint
 from tests import loglines
@@ -281,7 +281,7 @@ def test_verify_names_each_damage(operator: Operator) -> None:
     content[-20] ^= 1
     path(flipped).write_bytes(content)
     path(gone).unlink()
-    path(unsummed, CHECKSUM_SUFFIX).write_text(f"{unsummed.core} 00000000\n")
+    path(unsummed, ".gz.crc").write_text(f"{unsummed.core} 00000000\n")
     path(short).write_bytes(path(short).read_bytes()[:-1])
 
     done = operator.run("verify")
@@ -376,7 +376,8 @@ def test_a_dump_that_fails_leaves_nothing_behind(operator: Operator, force: list
     done = operator.run("dump", "-o", "out", *force)
 
     assert done.returncode == 1
-    assert "damaged after" in done.stderr
+    assert "damaged gzip: " in done.stderr
+    assert f"at byte {2 * 2**20}" in done.stderr
     assert sorted(operator.home.iterdir()) == before
     assert not force or (operator.home / "out").read_bytes() == b"precious"
 

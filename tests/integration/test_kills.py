@@ -117,6 +117,7 @@ def test_200_kills_during_200_crashes_lose_and_double_nothing(
     assert len(pids) == CRASHES
     assert sorted(record["pid"] for record in records) == sorted(pids)
     assert {record["state"] for record in bundle.records()} == {"stored"}
+    assert {bundle.core(record).stat().st_nlink for record in records} == {1}
     assert bundle.corectl("verify").returncode == 0
 
 

@@ -17,10 +17,15 @@ from common.disk import DiskLimits
 from common.files import opened_directory, write_all
 from common.item import CoreEvent, CrashItem
 from common.naming import SPOOL, sidecar_name
+from common.packing.crew import Crew
+from common.packing.opened import OpenCore
+from common.packing.restoring import unpacked
 from common.record import CrashRecord
 from common.settings import NANOSECONDS, Floor
 from services.coremond import sources
+from services.coremond.convert import Converter
 from services.coremond.identity import Identifier
+from services.coremond.progress import Progress
 from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings, Retention
 from services.coremond.store import CoreStore
@@ -156,6 +161,13 @@ def content_of(descriptor: int) -> bytes:
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
+def core_in(descriptor: int) -> bytes:
+    """Give the core in the open file, packed in units or raw."""
+    if OpenCore(descriptor).codec is None:
+        return content_of(descriptor)
+    return b"".join(unpacked(descriptor))
+
+
 def _link(path: Path) -> None:
     (path.parent / "target").write_bytes(b"secret")
     path.symlink_to("target")
@@ -216,7 +228,7 @@ class Killer:
     def __enter__(self) -> Self:
         self._patched = self._monkeypatch.context()
         patch = self._patched.__enter__()
-        for name in ("rename", "unlink", "write", "ftruncate"):
+        for name in ("rename", "unlink", "write", "pwritev", "ftruncate", "link", "sendfile"):
             patch.setattr(os, name, self._counted(getattr(os, name), lambda *_: True))
         patch.setattr(os, "open", self._counted(os.open, _creates))
         return self
@@ -257,19 +269,22 @@ class House:
         delete_src: bool = True,
         max_core: int = 0,
         keep_free: int = 0,
+        **settings: Any,
     ) -> None:
         self.settings = CoremondSettings(
+            run_dir=home / "run",
             crash_dir=home / "crash",
             cores_dir=home / "cores",
             node="node-1",
             keep=keep or Retention(),
             delete_src=delete_src,
             disk=DiskLimits(max_core=max_core, keep_free=Floor(bytes=keep_free)),
-            workers=1,
+            **settings,
         )
         self.crash_dir = self.settings.crash_dir
         self.spool = self.crash_dir / SPOOL
         self.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.settings.run_dir.mkdir(mode=0o700, exist_ok=True)
         self.now = CRASHED_AT + 10**6 * NANOSECONDS
         self.told: list[CoreEvent] = []
         self.is_stopped = False
@@ -280,19 +295,28 @@ class House:
         self.store.recover(lambda source: sources.is_there(self.directory.descriptor, source))
         keep, disk = self.settings.keep, self.settings.disk
         self.room = Room(self.store, disk, max_use=keep.max_use)
+        self.crew = Crew(1)
         self.worker = Worker(
             self.directory,
             self.store,
             Identifier(self.settings.node),
             self.settings,
+            Converter(
+                self.store,
+                self.settings,
+                self.crew,
+                Progress(self.settings.run_dir),
+                is_stopped=lambda: self.is_stopped,
+                clock=lambda: self.now,
+            ),
             room=self.room,
             teller=Teller(self.store, self.tell, lambda: self.now),
-            is_stopped=lambda: self.is_stopped,
             clock=lambda: self.now,
         )
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.crew.__exit__(None, None, None)
         self.directory.close()
         self.store.close()
 

@@ -20,13 +20,14 @@ LOADERS: dict[str, Callable[[Mapping[str, str]], Any]] = {
 SOURCES = [
     ROOT / "common" / "places.py",
     ROOT / "common" / "disk.py",
+    ROOT / "common" / "effort.py",
     *(ROOT / "services").glob("*/settings.py"),
 ]
 _DOCUMENTED = re.compile(r'"""([A-Z][A-Z_]+): ')
 _INTERNAL = {"CRASHAGENT_LISTEN_FD"}
 """Set by the bundle for its programs, and not by people."""
-_EMPTY_BY_DEFAULT = {"NODE_NAME", "POD_NAME"}
-"""Their defaults come from the host."""
+_EMPTY_BY_DEFAULT = {"NODE_NAME", "POD_NAME", "CRASHAGENT_SPOOL"}
+"""Their defaults come from the host, or from another setting."""
 
 
 def names_in_code() -> set[str]:

@@ -1,5 +1,6 @@
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ every_shape = pytest.mark.parametrize(
 
 def notes_of(content: bytes) -> CoreNotes | None:
     with memory_file(content) as descriptor:
-        return read_notes(descriptor)
+        return read_notes(partial(os.pread, descriptor))
 
 
 @every_shape
@@ -96,7 +97,7 @@ def test_no_flipped_bit_does_any_harm(shape: dict[str, Any]) -> None:
         for place in range(len(core)):
             for bit in range(8):
                 os.pwrite(descriptor, bytes([core[place] ^ 1 << bit]), place)
-                found.append(read_notes(descriptor))
+                found.append(read_notes(partial(os.pread, descriptor)))
             os.pwrite(descriptor, core[place : place + 1], place)
 
     assert len(found) == 8 * len(core)
@@ -143,7 +144,7 @@ def test_what_is_no_core_is_none(content: bytes) -> None:
 def test_a_program_is_no_core() -> None:
     program = os.open("/bin/sh", os.O_RDONLY)
     try:
-        assert read_notes(program) is None
+        assert read_notes(partial(os.pread, program)) is None
     finally:
         os.close(program)
 
@@ -196,7 +197,7 @@ def test_what_is_read_of_a_hostile_core_is_bounded(monkeypatch: pytest.MonkeyPat
 
     with memory_file(content) as descriptor:
         monkeypatch.setattr(os, "pread", counting)
-        notes = read_notes(descriptor)
+        notes = read_notes(partial(os.pread, descriptor))
 
     assert notes is not None
     assert read <= 2 * len(content)

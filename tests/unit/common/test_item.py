@@ -153,7 +153,7 @@ def test_a_path_that_is_not_absolute_and_plain_is_refused(path: str) -> None:
 
 @pytest.mark.parametrize(
     "facts",
-    [{"pid": "9"}, {"arrived": "mail"}, {"encoding": "gzip"}, {"truncated": 1}, {"comm": None}],
+    [{"pid": "9"}, {"arrived": "mail"}, {"encoding": "zip"}, {"truncated": 1}, {"comm": None}],
 )
 def test_a_fact_of_another_kind_is_refused(facts: dict[str, Any]) -> None:
     with pytest.raises(MessageError):

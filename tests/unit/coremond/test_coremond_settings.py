@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from common.disk import DiskLimits
+from common.effort import Effort, IoClass, IoPriority
 from common.errors import ConfigError
 from common.settings import Floor
 from services.coremond.settings import CoremondSettings, Retention
@@ -25,7 +26,8 @@ def test_the_defaults_beyond_the_page_are_the_documented_ones() -> None:
     assert settings.disk == DiskLimits(max_core=32 * 2**30, keep_free=Floor(percent=5))
     assert settings.keep.max_use == 0
     assert settings.keep.record_retention == 90 * 86400
-    assert (settings.scan_interval, settings.workers) == (10, 0)
+    assert (settings.scan_interval, settings.codec) == (10, "gzip")
+    assert settings.effort == Effort(workers=0, nice=10)
 
 
 def test_every_setting_is_read() -> None:
@@ -38,6 +40,9 @@ def test_every_setting_is_read() -> None:
             "COREMON_RECORD_RETENTION": "0",
             "COREMON_MAX_USE": "8G",
             "COREMON_MAX_CORE": "0",
+            "COREMON_CODEC": "zstd",
+            "COREMON_NICE": "19",
+            "COREMON_IO_PRIORITY": "idle",
             "COREMON_KEEP_FREE": "2G",
             "COREMON_DELETE_SRC": "false",
             "COREMON_CORES_INTERVAL": "90s",
@@ -64,7 +69,8 @@ def test_every_setting_is_read() -> None:
         delete_src=False,
         cores_interval=90,
         scan_interval=1,
-        workers=2,
+        codec="zstd",
+        effort=Effort(workers=2, nice=19, io_priority=IoPriority(IoClass.IDLE)),
         run_dir=Path("/r"),
         crash_dir=Path("/c"),
         cores_dir=Path("/s"),
@@ -75,6 +81,9 @@ def test_every_setting_is_read() -> None:
 
 
 MISTAKES = {
+    "COREMON_CODEC": "xz",
+    "COREMON_NICE": "20",
+    "COREMON_IO_PRIORITY": "best-effort",
     "COREMON_CORES_MAX_FILES": "-1",
     "COREMON_RETENTION_INTERVAL": "5",
     "COREMON_ROTATE": "yes",

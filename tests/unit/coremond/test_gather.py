@@ -9,7 +9,7 @@ from common.elf import CoreNotes
 from common.item import Crash
 from common.naming import decode_name
 from common.record import Source
-from services.coremond.gather import gather
+from services.coremond.gather import find_missing, gather
 from tests.unit.factories import CRASHED_AT, file_texts, item, without_deadline
 
 NAME = "core.named.3.host.1742738615"
@@ -66,8 +66,10 @@ def test_nothing_crashed_later_than_now(status: os.stat_result) -> None:
 
 
 def test_a_core_shorter_than_its_headers_say_is_truncated(status: os.stat_result) -> None:
-    short = gather(NAME, None, replace(NOTES, expected_size=7), status, LATER)
-    whole = gather(NAME, None, NOTES, status, LATER)
+    crash = gather(NAME, None, NOTES, status, LATER)
+
+    short = find_missing(crash, replace(NOTES, expected_size=7), 5)
+    whole = find_missing(crash, replace(NOTES, expected_size=5), 5)
 
     assert (short.truncated, short.truncated_why) == (True, "2 bytes of it are missing")
     assert (whole.truncated, whole.truncated_why) == (False, "")

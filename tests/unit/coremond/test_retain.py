@@ -37,7 +37,7 @@ class History:
         if isinstance(decision, Hold):
             self.records.append(crash(crashed_at=at, pid=pid, state="held", detected_at=now))
             return decision
-        for old in decision.replaces:
+        for old in retain.choose_replaced(self.records, self.rules):
             self.remove(old)
         self.records.append(
             crash(crashed_at=at, pid=pid, window=decision.window, detected_at=now, stored_at=now)
@@ -102,15 +102,12 @@ def test_with_rotation_each_new_core_replaces_the_oldest() -> None:
     for second in (0, 1, 2):
         history.crash(second)
 
-    later = [1000, 1001, 1002]
-    replaced = []
-    for second in later:
-        decision = history.crash(second)
-        assert isinstance(decision, Keep)
-        replaced += [(old.crashed_at - NOON) // SECOND for old in decision.replaces]
+    kept = []
+    for second in (1000, 1001, 1002):
+        assert isinstance(history.crash(second), Keep)
+        kept.append(history.kept())
 
-    assert replaced == [0, 1, 2]
-    assert history.kept() == later
+    assert kept == [[1, 2, 1000], [2, 1000, 1001], [1000, 1001, 1002]]
 
 
 def test_without_rotation_a_new_window_is_added() -> None:

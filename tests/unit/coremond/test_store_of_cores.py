@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from common import packing
 from common.corestore import read_records, verify
 from common.errors import ConfigError, CorruptError
 from common.files import write_durably
-from common.packing import Packed
+from common.item import Packed
+from common.packing.crew import Crew
+from common.packing.packer import pack
+from common.packing.registry import CODECS
+from common.packing.sources import FileSource
+from common.packing.sums import sums_of
 from common.record import CrashRecord, Source
 from services.coremond.store import CoreStore
 from tests.store import crash
@@ -33,21 +37,22 @@ def pack_into(
     store: CoreStore, record: CrashRecord, content: bytes
 ) -> tuple[CrashRecord, Packed, int]:
     target = store.create(record.name)
-    with memory_file(content) as source:
-        packed = packing.pack(source, target)
+    with memory_file(content) as source, Crew(1) as crew:
+        packed = pack(FileSource(source), target, CODECS["gzip"], crew)
     record = replace(
         record,
         size=packed.size,
         packed=packed.packed,
         crc32=f"{packed.crc32:08x}",
-        sha256=packed.sha256,
+        sha256=sums_of(target).sha256,
     )
     return record, packed, target
 
 
 def published(store: CoreStore, record: CrashRecord = RECORD) -> CrashRecord:
     record, packed, target = pack_into(store, record, b"a core")
-    store.prepare(record, packed, target)
+    store.settle(packed, target)
+    store.prepare(record)
     store.publish(record)
     os.close(target)
     return record
@@ -89,7 +94,7 @@ def test_a_disk_that_gives_back_something_else_stores_nothing(
     os.pwrite(target, b"?", 30)
 
     with pytest.raises(CorruptError):
-        store.prepare(record, packed, target)
+        store.settle(packed, target)
     store.discard(record.name)
     os.close(target)
 
@@ -195,8 +200,8 @@ def test_the_kills_reach_from_the_first_change_to_the_last(
 
 
 STATES = {
-    "packed in part": [".gz.tmp"],
-    "packed": [".gz.tmp"],
+    "packed in part": [".tmp"],
+    "packed": [".tmp"],
     "the checksum is being written": [".gz.tmp", ".gz.crc.tmp"],
     "the checksum is there": [".gz.tmp", "crc"],
     "the record is being written": [".gz.tmp", "crc", ".json.tmp"],

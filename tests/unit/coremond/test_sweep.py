@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from common.packing import BLOCK
+from common.packing.codec import BLOCK
 from common.settings import NANOSECONDS
 from services.coremond.settings import Retention
 from tests.unit.factories import CRASHED_AT, House, in_place_of_a_file

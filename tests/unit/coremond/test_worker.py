@@ -1,6 +1,9 @@
 import gzip
+import lzma
 import os
+import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,9 +12,13 @@ import pytest
 
 from common.corestore import verify
 from common.errors import MessageError
-from common.item import CrashItem
+from common.item import CrashItem, Packed
 from common.naming import CoreName
-from common.packing import BLOCK
+from common.packing.codec import BLOCK
+from common.packing.crew import Crew
+from common.packing.packer import pack
+from common.packing.registry import CODECS
+from common.packing.sources import FileSource
 from services.coremond import sources
 from services.coremond.settings import Retention
 from tests.unit.factories import (
@@ -19,10 +26,12 @@ from tests.unit.factories import (
     House,
     Killed,
     Killer,
+    content_of,
     elf_core,
     events_said,
     in_place_of_a_file,
     item,
+    memory_file,
     small_disk,
 )
 
@@ -626,3 +635,139 @@ def test_a_core_that_was_about_to_appear_when_the_node_went_down_is_not_lost(
     [record] = house.store.records()
     assert record.state == "stored"
     assert content_of_core(house, record.name) == b"a core"
+
+
+def spooled(house: House, core: bytes, **told: Any) -> str:
+    """Put a source there that crashagent has packed; give its name."""
+    with memory_file(core) as source, memory_file() as target, Crew(1) as crew:
+        packed = pack(FileSource(source), target, CODECS["gzip"], crew)
+        content = content_of(target)
+    facts: dict[str, Any] = {"encoding": "gzip", "packed": packed, **told}
+    return house.add(content, told=item(**facts))
+
+
+def test_what_crashagent_packed_is_taken_over_as_it_is(house: House) -> None:
+    name = spooled(house, NOISE + bytes(BLOCK))
+    inode = (house.crash_dir / name).stat().st_ino
+
+    assert house.worker.handle(name, None)
+
+    [record] = house.store.records()
+    core = house.settings.store_dir / record.core
+    assert (record.size, record.data, record.truncated) == (2 * BLOCK, BLOCK, False)
+    assert (core.stat().st_ino, core.stat().st_nlink) == (inode, 1)
+    verify(house.settings.store_dir, record)
+    assert house.sources() == []
+
+
+def test_nobody_but_crashagent_can_say_that_a_source_is_packed(house: House) -> None:
+    name = house.add(b"raw")
+    packed = Packed(size=99, data=99, packed=3, crc32=zlib.crc32(b"raw"))
+
+    assert house.worker.handle(name, item(encoding="gzip", packed=packed))
+
+    [record] = house.store.records()
+    assert record.size == 3
+    verify(house.settings.store_dir, record)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_what_is_packed_otherwise_is_packed_anew(open_house: Open, codec: str) -> None:
+    house = open_house(codec=codec)
+    name = spooled(house, NOISE + b"tail")
+
+    assert house.worker.handle(name, None)
+
+    [record] = house.store.records()
+    assert (record.codec, record.size) == (codec, BLOCK + 4)
+    assert record.core.endswith({"zstd": ".zst", "lz4": ".lz4"}[codec])
+    verify(house.settings.store_dir, record)
+
+
+def test_a_source_that_is_not_what_crashagent_packed_is_not_taken_over(house: House) -> None:
+    name = spooled(house, NOISE, packed=Packed(size=BLOCK, data=BLOCK, packed=9, crc32=9))
+
+    assert house.worker.handle(name, None)
+
+    [record] = house.store.records()
+    assert (record.size, record.truncated) == (BLOCK, False)
+    verify(house.settings.store_dir, record)
+
+
+@pytest.mark.parametrize("kill_at", range(24))
+def test_a_kill_while_a_source_is_taken_over_loses_nothing_and_stores_it_once(
+    open_house: Open, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    house = open_house()
+    name = spooled(house, NOISE)
+    with suppress(Killed), Killer(monkeypatch, kill_at):
+        house.worker.handle(name, None)
+
+    house = open_house()
+    house.handle_all()
+
+    [record] = house.store.records()
+    assert (house.states(), house.sources()) == (["stored"], [])
+    assert (house.settings.store_dir / record.core).stat().st_nlink == 1
+    verify(house.settings.store_dir, record)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\x1f\x8b\x08 is no gzip", "kept as it came: damaged gzip"),
+        (b"\x28\xb5\x2f\xfd?", "damaged zstd"),
+    ],
+)
+def test_what_only_seems_packed_is_kept_as_it_came(house: House, content: bytes, why: str) -> None:
+    record = house.crash(content=content)
+
+    assert (record.elf, record.truncated) == (False, True)
+    assert why in record.truncated_why
+    assert content_of_core(house, record.name) == content
+
+
+def test_a_packed_source_that_breaks_off_is_kept_as_far_as_it_goes(house: House) -> None:
+    core = elf_core(memory=NOISE * 3)
+    record = house.crash(content=gzip.compress(core)[: 2 * BLOCK])
+
+    kept = content_of_core(house, record.name)
+    assert (record.state, record.pid, record.truncated) == ("stored", 9, True)
+    assert "at byte" in record.truncated_why
+    assert core.startswith(kept)
+    assert len(kept) > BLOCK
+
+
+def test_a_bomb_is_cut_where_a_core_may_not_be_longer(open_house: Open) -> None:
+    house = open_house(max_core=BLOCK)
+    record = house.crash(content=lzma.compress(bytes(100 * BLOCK)))
+
+    assert (record.size, record.truncated) == (64 * BLOCK, True)
+    assert record.truncated_why == f"it is longer than {64 * BLOCK} bytes"
+
+
+def test_cores_of_one_process_that_are_converted_at_once_count_for_its_limit(
+    open_house: Open,
+) -> None:
+    house = open_house(keep=Retention(cores_max_files=2, retention_interval=INTERVAL))
+    names = [house.add(NOISE * 4, at=number, pid=number + 1) for number in range(8)]
+
+    with ThreadPoolExecutor(8) as lanes:
+        assert all(lanes.map(lambda name: house.worker.handle(name, None), names))
+
+    assert sorted(record.window for record in house.store.records()) == [0, 1, 2]
+    assert sorted(house.states()) == ["held", "stored", "stored"]
+    assert [r.count for r in house.store.records() if r.state == "held"] == [6]
+
+
+def test_cores_that_replace_others_at_once_replace_each_only_one(open_house: Open) -> None:
+    house = open_house(keep=Retention(cores_max_files=2, retention_interval=0, rotate=True))
+    for number in range(2):
+        house.crash(at=number, pid=number + 1)
+    names = [house.add(NOISE * 4, at=10 + number, pid=number + 11) for number in range(6)]
+
+    with ThreadPoolExecutor(6) as lanes:
+        assert all(lanes.map(lambda name: house.worker.handle(name, None), names))
+
+    assert house.states().count("stored") == 2
+    assert len([name for name in house.files() if name.endswith(".gz")]) == 2

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from common.disk import DiskLimits
+from common.effort import Effort
 from common.errors import ConfigError
 from services import bundle
 from services.crashagent.settings import CrashagentSettings
@@ -19,6 +20,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
         max_intakes=16,
         idle_timeout=30.0,
         timeout=600.0,
+        spool="gzip",
+        effort=Effort(),
         disk=DiskLimits(max_core=32 * 2**30),
         node="node-1",
     )
@@ -32,6 +35,8 @@ def test_every_setting_is_read() -> None:
             "CRASHAGENT_MAX_INTAKES": "2",
             "CRASHAGENT_IDLE_TIMEOUT": "5s",
             "CRASHAGENT_TIMEOUT": "1m",
+            "CRASHAGENT_SPOOL": "raw",
+            "COREMON_WORKERS": "3",
             "POD_NAME": "f5-observer-0",
             "COREMON_CRASH_DIR": "/crash",
         }
@@ -39,11 +44,18 @@ def test_every_setting_is_read() -> None:
 
     assert settings.apport_socket == Path("/tmp/a")
     assert (settings.listen_fd, settings.max_intakes) == (256, 2)
+    assert (settings.spool, settings.effort) == ("raw", Effort(workers=3))
     assert (settings.idle_timeout, settings.timeout) == (5.0, 60.0)
     assert (settings.pod_name, settings.crash_dir) == ("f5-observer-0", Path("/crash"))
 
 
+def test_cores_come_in_as_they_are_to_be_stored() -> None:
+    assert CrashagentSettings.from_env({"COREMON_CODEC": "lz4"}).spool == "lz4"
+
+
 MISTAKES = {
+    "COREMON_CODEC": "GZIP",
+    "CRASHAGENT_SPOOL": "xz",
     "CRASHAGENT_APPORT_SOCKET": "/" + "x" * 107,
     "CRASHAGENT_LISTEN_FD": "-1",
     "CRASHAGENT_MAX_INTAKES": "0",

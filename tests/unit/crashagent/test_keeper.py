@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.item import CrashItem
+from common.packing.crew import Crew
 from services.crashagent import keeper
 from services.crashagent.apport_message import ANCILLARY_SIZE, MESSAGE_SIZE, read_descriptors
 from services.crashagent.listener import open_listener
@@ -57,10 +58,11 @@ def test_a_connection_that_nobody_noted_is_handed_on_whole(settings: CrashagentS
 def test_a_crash_that_was_noted_is_not_handed_on(settings: CrashagentSettings) -> None:
     with (
         accepted(settings) as (listener, pipe),
-        closing(Spool(settings.crash_dir, "host")) as spool,
+        Crew(1) as crew,
+        closing(Spool(settings.crash_dir, "host", "gzip", crew)) as spool,
     ):
         intake = spool.begin(CrashItem(path="/", arrived="apport", crashed_at=1), pipe=pipe)
-        os.close(intake.part)
+        intake.close()
 
         handed = keeper.rescue(settings)
 

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from common.errors import CollectorError, SourceError
-from common.files import write_all
-from common.item import CrashItem, to_json
+from common.item import CrashItem, Encoding, to_json
 from common.naming import SPOOL, read_source_name, sidecar_name
-from services.crashagent.spool import KILLED, Spool
+from common.packing.crew import Crew
+from common.packing.sources import StreamSource
+from services.crashagent.spool import KILLED, Intake, Spool
 from tests.unit.factories import (
     CRASHED_AT,
     Killed,
     Killer,
+    core_in,
     elf_core,
     in_place_of_a_file,
     item,
@@ -26,16 +28,41 @@ NOTE, PART = f".intake.{CRASHED_AT}.item", f".intake.{CRASHED_AT}.part"
 SIDECAR = f".{NAME}.item"
 
 
+CREW = Crew(1)
+
+
+@pytest.fixture(params=["raw", "gzip", "zstd", "lz4"])
+def encoding(request: pytest.FixtureRequest) -> Encoding:
+    """How the spool writes cores."""
+    chosen: Encoding = request.param
+    return chosen
+
+
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with closing(Spool(tmp_path, "node-1")) as made:
+def spool(tmp_path: Path, encoding: Encoding) -> Iterator[Spool]:
+    with opened(tmp_path, encoding) as made:
         yield made
 
 
 def taken_in(spool: Spool, crash: CrashItem, core: bytes) -> CrashItem:
     intake = spool.begin(crash)
-    write_all(intake.part, core)
+    fill(intake, core)
     return spool.finish(intake)
+
+
+def fill(intake: Intake, core: bytes) -> None:
+    intake.part.fill(StreamSource([core]), lambda: None)
+    intake.item = replace(intake.item, packed=intake.part.end(""))
+
+
+def opened(directory: Path, encoding: Encoding = "raw") -> closing[Spool]:
+    return closing(Spool(directory, "node-1", encoding, CREW))
+
+
+def content(core: Path) -> bytes:
+    """Give the core that is in the file, packed or not."""
+    with core.open("rb") as file:
+        return core_in(file.fileno())
 
 
 def place(directory: Path, name: str) -> Path:
@@ -52,9 +79,9 @@ def listed(directory: Path) -> list[str]:
     return beside + (os.listdir(spool) if spool.exists() else [])
 
 
-def recovered(directory: Path) -> list[CrashItem]:
-    with closing(Spool(directory, "node-1")) as spool:
-        return spool.recover()
+def recovered(directory: Path, encoding: Encoding = "raw") -> list[CrashItem]:
+    with opened(directory, encoding) as spool:
+        return list(spool.recover())
 
 
 def cores(directory: Path) -> list[str]:
@@ -65,15 +92,15 @@ def test_a_core_comes_in_under_hidden_names_only(spool: Spool, tmp_path: Path) -
     intake = spool.begin(item())
 
     assert sorted(listed(tmp_path)) == [NOTE, PART]
-    os.close(intake.part)
+    intake.close()
 
 
 def test_a_whole_core_has_its_name_and_its_item_beside_it(spool: Spool, tmp_path: Path) -> None:
     told = taken_in(spool, item(), b"a core")
 
     assert sorted(listed(tmp_path)) == [SIDECAR, NAME]
-    assert told == item(path=str(place(tmp_path, NAME)))
-    assert place(tmp_path, NAME).read_bytes() == b"a core"
+    assert told == item(path=str(place(tmp_path, NAME)), encoding=told.encoding, packed=told.packed)
+    assert content(place(tmp_path, NAME)) == b"a core"
     assert CrashItem.from_json(place(tmp_path, SIDECAR).read_bytes()) == told
 
 
@@ -203,9 +230,10 @@ def test_a_kill_at_any_change_of_the_disk_leaves_one_core(
     monkeypatch: pytest.MonkeyPatch,
     kill_at: int,
     kill_again_at: int | None,
+    encoding: Encoding,
 ) -> None:
     try:
-        with closing(Spool(tmp_path, "node-1")) as spool, Killer(monkeypatch, kill_at):
+        with opened(tmp_path, encoding) as spool, Killer(monkeypatch, kill_at):
             taken_in(spool, item(path="/", truncated=True), b"a core")
     except Killed:
         was_noted = NOTE in listed(tmp_path) or SIDECAR in listed(tmp_path)
@@ -213,12 +241,12 @@ def test_a_kill_at_any_change_of_the_disk_leaves_one_core(
         was_noted = True
     if kill_again_at is not None:
         try:
-            with closing(Spool(tmp_path, "node-1")) as spool, Killer(monkeypatch, kill_again_at):
-                spool.recover()
+            with opened(tmp_path, encoding) as spool, Killer(monkeypatch, kill_again_at):
+                list(spool.recover())
         except Killed:
             pass
 
-    recovered(tmp_path)
+    recovered(tmp_path, encoding)
 
     assert len(cores(tmp_path)) == was_noted
     assert len(listed(tmp_path)) == 2 * was_noted
@@ -259,19 +287,31 @@ def test_what_stands_in_the_place_of_a_part_stops_no_recovery(
     assert NAME in [os.path.basename(found.path) for found in told]
 
 
-def test_on_a_full_disk_the_end_of_the_core_gives_way_to_its_description(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
-        with closing(Spool(disk, "node-1")) as spool:
+def test_on_a_full_disk_the_end_of_the_core_gives_way_to_its_description(
+    tmp_path: Path, encoding: Encoding
+) -> None:
+    core = os.urandom(5 * 2**20)
+    with small_disk(tmp_path / "disk", 4 * 2**20) as disk:
+        with opened(disk, encoding) as spool:
             intake = spool.begin(item())
             with pytest.raises(OSError, match="No space"):
-                write_all(intake.part, b"x" * 3 * 2**20)
+                fill(intake, core)
+            intake.item = replace(intake.item, packed=intake.part.end("it was full"))
+            (disk / "others").write_bytes(bytes(fits_on(disk)))
 
             told = spool.finish(intake)
 
         assert (told.truncated, told.truncated_why) == (True, "the disk was full")
-        assert sorted(listed(disk)) == [SIDECAR, NAME]
+        assert sorted(listed(disk)) == sorted([SIDECAR, NAME, "others"])
         assert CrashItem.from_json(place(disk, SIDECAR).read_bytes()) == told
-        assert 0 < place(disk, NAME).stat().st_size < 2 * 2**20
+        kept = content(place(disk, NAME))
+        assert len(kept) >= 2**20
+        assert core.startswith(kept)
+
+
+def fits_on(disk: Path) -> int:
+    free = os.statvfs(disk)
+    return free.f_bavail * free.f_frsize
 
 
 def test_the_item_of_a_recovered_core_can_be_read(tmp_path: Path) -> None:
@@ -290,7 +330,7 @@ def test_a_spool_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     (tmp_path / SPOOL).mkdir(mode=0o755)
 
     with pytest.raises(SourceError, match="others may enter it"):
-        Spool(tmp_path, "node-1")
+        opened(tmp_path)
 
 
 def test_a_directory_of_anothers_in_the_place_of_a_name_costs_the_name_only(
@@ -300,16 +340,18 @@ def test_a_directory_of_anothers_in_the_place_of_a_name_costs_the_name_only(
 
     told = taken_in(spool, item(), b"a core")
 
-    assert Path(told.path).read_bytes() == b"a core"
+    assert content(Path(told.path)) == b"a core"
     assert os.path.basename(told.path).startswith("core.observer-")
 
 
-def test_a_crash_directory_that_was_replaced_is_followed(tmp_path: Path) -> None:
+def test_a_crash_directory_that_was_replaced_is_followed(
+    tmp_path: Path, encoding: Encoding
+) -> None:
     crash_dir = tmp_path / "crash"
-    with closing(Spool(crash_dir, "node-1")) as spool:
+    with opened(crash_dir, encoding) as spool:
         crash_dir.rename(tmp_path / "away")
 
         told = taken_in(spool, item(), b"a core")
 
-    assert Path(told.path).read_bytes() == b"a core"
+    assert content(Path(told.path)) == b"a core"
     assert crash_dir.stat().st_mode & 0o7777 == 0o1777

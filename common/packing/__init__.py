@@ -1,0 +1,1 @@
+"""How a core is packed, read back anywhere, and restored."""
