@@ -28,8 +28,10 @@ _STORED = struct.Struct("<BHH")
 _MOST_STORED = 2**16 - 1
 _SAMPLE = 4096
 _SAMPLES = 4
+_PACKED_PARTS = 3
+"""Parts of a member that is not stored: header, deflate stream, trailer."""
 _WORTH_IT = 0.96
-"""A sample that packs to more than this part of its size says that packing is not worth it."""
+"""What packs to more than this part of its size is stored."""
 
 
 class GzipMembers:
@@ -39,8 +41,16 @@ class GzipMembers:
     magic = b"\x1f\x8b"
 
     def packer(self) -> Pack:
-        """Give what packs a block into a member."""
-        return make_member
+        """Give what packs a block into a member; it probes while blocks turn out not to pack."""
+        is_probing = False
+
+        def pack(block: memoryview) -> Parts:
+            nonlocal is_probing
+            member = make_member(block, is_probing=is_probing)
+            is_probing = len(member) > _PACKED_PARTS
+            return member
+
+        return pack
 
     def zeros(self, size: int) -> bytes:
         """Give the member of *size* zeros."""
@@ -90,11 +100,12 @@ class GzipMembers:
         return content
 
 
-def make_member(block: Buffer) -> Parts:
-    """Pack *block* as one whole gzip member."""
+def make_member(block: Buffer, *, is_probing: bool = False) -> Parts:
+    """Pack *block* as one whole gzip member, stored where a probe or the packing shows no gain."""
     view = memoryview(block)
-    body: Parts = () if _is_random(view) else (igzip_lib.compress(view, LEVEL),)
-    if not body or len(body[0]) > len(view):
+    is_random = is_probing and _is_random(view)
+    body: Parts = () if is_random else (igzip_lib.compress(view, LEVEL),)
+    if not body or len(body[0]) > len(view) * _WORTH_IT:
         body = _stored(view)
     size = _AROUND + sum(map(len, body))
     header = _HEADER.pack(_START, 0, 4, 3, 8, b"IG", 4, size)
