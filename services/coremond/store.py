@@ -138,8 +138,7 @@ class CoreStore:
         files.remove(self._directory, self._hidden(name))
         for suffix in CORE_SUFFIXES.values():
             files.remove(self._directory, name + suffix + CHECKSUM_SUFFIX)
-        if name in self._records:
-            self.forget(self._records[name])
+        files.remove(self._directory, name + RECORD_SUFFIX)
 
     def settle(self, packed: Packed, descriptor: int) -> Sums:
         """Make the packed core in *descriptor* durable, and read it back.
@@ -154,10 +153,13 @@ class CoreStore:
         return sums
 
     def prepare(self, record: CrashRecord) -> None:
-        """Write the checksum and the record of a settled core; then only `publish` is left."""
+        """Write the checksum and the record of a settled core; then only `publish` is left.
+
+        Until then, it does not count as known. Many may be prepared at once.
+        """
         line = corestore.checksum_line(record).encode()
         files.write_durably(self._directory, record.checksum, line)
-        self.save(record)
+        self._write(record)
 
     def publish(self, record: CrashRecord) -> None:
         """Let the core that is prepared appear."""
@@ -168,11 +170,18 @@ class CoreStore:
             dst_dir_fd=self._directory,
         )
         os.fsync(self._directory)
+        self._note(record)
 
     def save(self, record: CrashRecord) -> None:
         """Write the record, new or changed."""
+        self._write(record)
+        self._note(record)
+
+    def _write(self, record: CrashRecord) -> None:
         files.write_durably(self._directory, record.name + RECORD_SUFFIX, record.to_json())
         os.fsync(self._directory)
+
+    def _note(self, record: CrashRecord) -> None:
         self._records[record.name] = record
         self._index(record)
 

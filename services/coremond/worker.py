@@ -204,11 +204,11 @@ class Worker:
         try:
             with self._undecided(record):
                 stored = self._converter.convert(conversion, self._make_room)
-            stored = find_missing(stored, notes, stored.size)
+                stored = find_missing(stored, notes, stored.size)
+                self._store.prepare(stored)
             replaces = retain.choose_replaced(self._recorded(record), self._settings.keep)
             room = self._room.choose_for(stored, replaces)
             if room is not None:
-                self._store.prepare(stored)
                 for old in replaces:
                     self.remove(old, "replaced by a newer core")
                 for old in room:
