@@ -125,7 +125,7 @@ class Floor:
 
     def of(self, total: int) -> int:
         """Say how many bytes that is on a disk of *total* bytes."""
-        return max(self.bytes, int(total * self.percent / 100))
+        return max(self.bytes, min(total, int(total * self.percent / 100)))
 
 
 def duration(text: str) -> float:
