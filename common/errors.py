@@ -41,3 +41,7 @@ class StoppedError(CollectorError):
 
 class CorruptError(CollectorError):
     """A stored core is not what was written. Nothing was removed because of it."""
+
+
+class TruncatedError(CollectorError):
+    """No more of a core is to be had. What came before stays, and is marked."""

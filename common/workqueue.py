@@ -5,7 +5,6 @@ never a crash. Endpoints are ``ipc://`` in the run directory (mode 0700), never 
 """
 
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import zmq
@@ -46,12 +45,7 @@ class _Endpoint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def register(self, poller: zmq.Poller) -> None:

@@ -122,7 +122,16 @@ class Codec(Protocol):
         ...
 
 
-def walked(sizes: Iterable[tuple[int, int]]) -> Units:
+def walked(codec: Codec, descriptor: int) -> Units:
+    """Find the units of the open file from one to the next; `CorruptError` where there is none."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    try:
+        return gathered(codec.walk(descriptor))
+    finally:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_NORMAL)
+
+
+def gathered(sizes: Iterable[tuple[int, int]]) -> Units:
     """Gather the packed and unpacked sizes of units; `CorruptError` where one is none of ours."""
     units = Units()
     for packed, size in sizes:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import BoundedSemaphore
-from types import TracebackType
 from typing import Self
 
 from common.packing.allocator import keep_memory
@@ -26,12 +25,7 @@ class Crew:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._helpers.shutdown(cancel_futures=True)
 
     def helping(self, work: Callable[[], None], most: int) -> list[Future[None]]:

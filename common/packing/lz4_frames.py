@@ -44,11 +44,7 @@ class Lz4Frames:
 
     def units(self, descriptor: int) -> Units:
         """Walk over the headers; raises `CorruptError` where there is none of ours."""
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        try:
-            return walked(self.walk(descriptor))
-        finally:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_NORMAL)
+        return walked(self, descriptor)
 
     def walk(self, descriptor: int) -> Iterator[tuple[int, int]]:
         """Give the sizes of each frame; raises `CorruptError` where there is no header of ours."""

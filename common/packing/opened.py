@@ -9,7 +9,7 @@ from common.packing.codec import BLOCK, Codec, Units
 from common.packing.incoming import content, format_of
 from common.packing.reader import PackedReader
 from common.packing.registry import codec_of
-from common.packing.sources import FileSource, Source, StreamSource
+from common.packing.sources import Allowance, FileSource, Source, StreamSource
 from common.packing.transcoding import PackedSource
 
 
@@ -75,14 +75,14 @@ class OpenCore:
             return os.pread(self._descriptor, size, offset)
         return self._head[offset : offset + size]
 
-    def source(self, *, max_data: int = 0, max_size: int = 0) -> Source:
-        """Give what packs the core anew, once, within limits in bytes; 0 is no limit."""
-        codec = self.codec
+    def source(self, allowance: Allowance | None = None) -> Source:
+        """Give what packs the core anew, once."""
+        codec, allowance = self.codec, allowance or Allowance()
         if codec and self._units is not None:
-            return PackedSource(self._descriptor, codec, self._units, max_data, max_size)
+            return PackedSource(self._descriptor, codec, self._units, allowance)
         if self._blocks is None:
-            return FileSource(self._descriptor, max_data, max_size)
-        return StreamSource(chain([self._head], self._blocks), max_data, max_size)
+            return FileSource(self._descriptor, allowance)
+        return StreamSource.of(chain([self._head], self._blocks), allowance)
 
 
 def _broken_off(error: CorruptError) -> Iterator[bytes]:

@@ -3,11 +3,11 @@
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
-from common.errors import CorruptError
+from common.errors import CorruptError, TruncatedError
 from common.packing.codec import BLOCK
 from common.packing.sparse import ZEROS, data_ranges, is_zero
 
@@ -25,6 +25,7 @@ class Claim:
     ranges: tuple[tuple[int, int], ...] = ()
     """What of it is yet to be read from a file, as (start, end) in it."""
     is_hole: bool = False
+    """Zeros: nothing is to be read."""
 
 
 class Source(Protocol):
@@ -54,20 +55,35 @@ class Source(Protocol):
 
 
 @dataclass(slots=True)
-class FileSource:
-    """An open file from its beginning on, as long as it is now. Its holes are not read.
+class Allowance:
+    """How much of a core is taken, in bytes of data (what is no hole) and in all; 0 is no limit."""
 
-    It is cut short before its data (what is in no hole) is more than *max_data* bytes, and after
-    *max_size* bytes; 0 is no limit.
-    """
-
-    descriptor: int
     max_data: int = 0
     max_size: int = 0
+    _data: int = field(default=0, init=False)
+
+    def refusal(self, start: int, data: int) -> str:
+        """Say why the next piece is not taken, of which *data* bytes are data; empty if it is.
+
+        It begins at byte *start* of the core.
+        """
+        self._data += data
+        if 0 < self.max_size <= start:
+            return f"it is longer than {self.max_size} bytes"
+        if 0 < self.max_data < self._data:
+            return f"it has more than {self.max_data} bytes of data"
+        return ""
+
+
+@dataclass(slots=True)
+class FileSource:
+    """An open file from its beginning on, as long as it is now. Its holes are not read."""
+
+    descriptor: int
+    allowance: Allowance = field(default_factory=Allowance)
     cut: str = field(default="", init=False)
     size: int = field(init=False)
     _place: int = field(default=0, init=False)
-    _data: int = field(default=0, init=False)
     _ranges: Iterator[tuple[int, int]] = field(init=False)
     _next: deque[tuple[int, int]] = field(default_factory=deque, init=False)
 
@@ -86,18 +102,14 @@ class FileSource:
         self._note_size()
         if start >= self.size or self.cut:
             return None
-        if 0 < self.max_size <= start:
-            self.cut = too_long(self.max_size)
-            return None
         end = min(start + BLOCK, self.size)
         ranges = self._ranges_until(end)
+        self.cut = self.allowance.refusal(start, sum(end - start for start, end in ranges))
+        if self.cut:
+            return None
         if not ranges:
             self._note_size()  # where a file has just shrunk, there is no hole
             return self._claim_hole(start) if start < self.size else None
-        self._data += sum(end - start for start, end in ranges)
-        if 0 < self.max_data < self._data:
-            self.cut = too_much_data(self.max_data)
-            return None
         self._place = end
         return Claim(end - start, start, ranges)
 
@@ -109,8 +121,8 @@ class FileSource:
         following = self._next[0][0] if self._next else self.size
         whole = (following - start) // BLOCK * BLOCK
         size = min(whole or self.size - start, MOST_ZEROS * BLOCK)
-        if self.max_size:
-            size = min(size, -(-(self.max_size - start) // BLOCK) * BLOCK)
+        if most := self.allowance.max_size:
+            size = min(size, -(-(most - start) // BLOCK) * BLOCK)
         self._place = start + size
         return Claim(size, start, is_hole=True)
 
@@ -148,24 +160,22 @@ class FileSource:
 
 @dataclass(slots=True)
 class StreamSource:
-    """Blocks of any size in a row.
+    """What comes in a row: *read* fills a view as far as there is something, and gives its bytes.
 
-    It is cut short before its data (blocks that are not all zeros) is more than *max_data* bytes,
-    after *max_size* bytes, and where the blocks turn out damaged (`CorruptError`).
+    0 is the end. Where *read* raises `CorruptError` or `TruncatedError`, the core is cut short for
+    that reason.
     """
 
-    blocks: Iterable[bytes]
-    max_data: int = 0
-    max_size: int = 0
+    read: Callable[[memoryview], int]
+    allowance: Allowance = field(default_factory=Allowance)
     cut: str = field(default="", init=False)
-    size: int = field(default=0, init=False)
-    """Bytes that were claimed so far."""
-    _data: int = field(default=0, init=False)
-    _left: memoryview = field(default=memoryview(b""), init=False)
-    _iterator: Iterator[bytes] = field(init=False)
+    _size: int = field(default=0, init=False)
+    _is_ended: bool = field(default=False, init=False)
 
-    def __post_init__(self) -> None:
-        self._iterator = iter(self.blocks)
+    @classmethod
+    def of(cls, blocks: Iterable[bytes], allowance: Allowance | None = None) -> Self:
+        """Give a source of *blocks* of any size."""
+        return cls(_Row(blocks).read, allowance or Allowance())
 
     @property
     def pieces(self) -> int:
@@ -173,44 +183,45 @@ class StreamSource:
         return MANY
 
     def claim(self, buffer: bytearray) -> Claim | None:
-        """Claim a block, which is put together from what comes."""
-        if self.cut:
+        """Claim the next block, once it has come whole; one that has not is the last."""
+        with memoryview(buffer) as view:
+            size = self._fill(view)
+            if not size:
+                return None
+            is_hole = is_zero(view[:size])
+        if why := self.allowance.refusal(self._size, 0 if is_hole else size):
+            self.cut = why
             return None
-        size = 0
-        while size < BLOCK and (self._left or self._go_on()):
-            piece = self._left[: BLOCK - size]
-            buffer[size : size + len(piece)] = piece
-            size += len(piece)
-            self._left = self._left[len(piece) :]
-        if not size:
-            return None
-        self._data += 0 if is_zero(memoryview(buffer)[:size]) else size
-        if 0 < self.max_data < self._data:
-            self.cut = too_much_data(self.max_data)
-        elif 0 < self.max_size <= self.size:
-            self.cut = too_long(self.max_size)
-        else:
-            self.size += size
-            return Claim(size)
-        return None
+        self._size += size
+        return Claim(size, is_hole=is_hole)
 
-    def _go_on(self) -> bool:
+    def _fill(self, view: memoryview) -> int:
+        size = 0
         try:
-            self._left = memoryview(next((block for block in self._iterator if block), b""))
-        except CorruptError as error:
+            while size < len(view) and not self._is_ended and not self.cut:
+                got = self.read(view[size:])
+                self._is_ended = not got
+                size += got
+        except (CorruptError, TruncatedError) as error:
             self.cut = str(error)
-        return bool(self._left)
+        return size
 
     def fill(self, claim: Claim, buffer: bytearray) -> int:  # noqa: ARG002  # `claim` has read
         """Give what was claimed: it is there already."""
         return claim.size
 
 
-def too_much_data(limit: int) -> str:
-    """Say why a core was cut short that has more data than may be."""
-    return f"it has more than {limit} bytes of data"
+class _Row:
+    """Reads blocks one after the other."""
 
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._left = memoryview(b"")
 
-def too_long(limit: int) -> str:
-    """Say why a core was cut short that is longer than it may be."""
-    return f"it is longer than {limit} bytes"
+    def read(self, view: memoryview) -> int:
+        if not self._left:
+            self._left = memoryview(next((block for block in self._blocks if block), b""))
+        piece = self._left[: len(view)]
+        view[: len(piece)] = piece
+        self._left = self._left[len(piece) :]
+        return len(piece)

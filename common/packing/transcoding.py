@@ -7,24 +7,21 @@ from threading import Lock
 from common.errors import CorruptError
 from common.packing.codec import BLOCK, Codec, Unit, Units, read_exactly
 from common.packing.reader import unpack
-from common.packing.sources import Claim, too_long, too_much_data
+from common.packing.sources import Allowance, Claim
 
 
 @dataclass(slots=True)
 class PackedSource:
     """The core in the open packed file, up to a unit that is damaged.
 
-    It is cut short before its data is more than *max_data* bytes, and after *max_size* bytes; 0 is
-    no limit. Each thread unpacks the unit it has claimed.
+    Each thread unpacks the unit it has claimed.
     """
 
     descriptor: int
     codec: Codec
     units: Units
-    max_data: int = 0
-    max_size: int = 0
+    allowance: Allowance = field(default_factory=Allowance)
     cut: str = field(default="", init=False)
-    _data: int = field(default=0, init=False)
     _left: Iterator[Unit] = field(init=False)
     _damaged_at: int = field(init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
@@ -43,14 +40,11 @@ class PackedSource:
         unit = next(self._left, None)
         if unit is None or not unit.size or self.cut:
             return None
-        if 0 < self.max_size <= unit.start:
-            self.cut = too_long(self.max_size)
+        is_hole = self._is_hole(unit)
+        if why := self.allowance.refusal(unit.start, 0 if is_hole else unit.size):
+            self.cut = why
             return None
-        self._data += 0 if self._is_hole(unit) else unit.size
-        if 0 < self.max_data < self._data:
-            self.cut = too_much_data(self.max_data)
-            return None
-        return Claim(unit.size, unit.start)
+        return Claim(unit.size, unit.start, is_hole=is_hole)
 
     def _is_hole(self, unit: Unit) -> bool:
         zeros = self.codec.zeros(BLOCK)

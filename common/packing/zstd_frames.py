@@ -22,8 +22,8 @@ from common.packing.codec import (
     Pack,
     Parts,
     Units,
+    gathered,
     read_exactly,
-    walked,
 )
 
 LEVEL = 1
@@ -83,7 +83,7 @@ class ZstdFrames:
         if os.pread(descriptor, 8, start) != _SKIPPABLE.pack(_TABLE_MAGIC, length):
             raise CorruptError(f"there is no seek table of {number} frames at byte {start}")
         table = array("I", read_exactly(descriptor, number * width, start + _SKIPPABLE.size))
-        units = walked(zip(table[:: width // 4], table[1 :: width // 4], strict=True))
+        units = gathered(zip(table[:: width // 4], table[1 :: width // 4], strict=True))
         if units.end != start:
             raise CorruptError(f"the seek table at byte {start} tells of {units.end} bytes")
         return units
@@ -110,7 +110,8 @@ class ZstdFrames:
         """Give the content of a frame, whose checksum is checked."""
         try:
             found = zstandard.frame_content_size(unit)
-            content = _unpacker().decompress(unit) if found == size else b""
+            # Nothing may be left, such as a checksum of which a damaged header does not tell.
+            content = _unpacker().decompress(unit, allow_extra_data=False) if found == size else b""
         except zstandard.ZstdError as error:
             raise CorruptError(f"it is damaged: {error}") from error
         if len(content) != size:

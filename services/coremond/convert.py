@@ -14,6 +14,7 @@ from common.packing.crew import Crew
 from common.packing.opened import OpenCore
 from common.packing.packer import Packer
 from common.packing.registry import CODECS
+from common.packing.sources import Allowance
 from common.packing.sums import Sums
 from common.record import CrashRecord
 from services.coremond.progress import Progress, Show
@@ -161,7 +162,7 @@ class Converter:
 
     def _pack(self, conversion: Conversion, target: int, show: Show) -> Packed:
         core, disk = OpenCore(conversion.descriptor), self._settings.disk
-        source = core.source(max_data=disk.max_core, max_size=disk.max_size)
+        source = core.source(Allowance(disk.max_core, disk.max_size))
         packer, watch = Packer(target, self._codec, self._crew), self._watching(target)
 
         def watch_and_show() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from common.item import Encoding, Packed
-from common.packing.codec import BLOCK, Codec
+from common.packing.codec import BLOCK
 from common.packing.crew import Crew
 from common.packing.packer import Packer
 from common.packing.registry import CODECS
@@ -42,10 +42,9 @@ class Part(Protocol):
 class PackedPart:
     """A part that is packed as it comes."""
 
-    def __init__(self, descriptor: int, codec: Codec, crew: Crew, *, is_new: bool) -> None:
+    def __init__(self, descriptor: int, packer: Packer) -> None:
         self.descriptor = descriptor
-        begin = Packer if is_new else Packer.resume
-        self._packer = begin(descriptor, codec, crew)
+        self._packer = packer
 
     @property
     def written(self) -> int:
@@ -90,15 +89,8 @@ class RawPart:
         os.ftruncate(self.descriptor, self._size)
 
 
-def new_part(descriptor: int, encoding: Encoding, crew: Crew) -> Part:
-    """Begin a part in the open empty file."""
+def open_part(descriptor: int, encoding: Encoding, crew: Crew) -> Part:
+    """Begin a part in the open file, or take up what an earlier crashagent left in it."""
     if encoding == "raw":
         return RawPart(descriptor)
-    return PackedPart(descriptor, CODECS[encoding], crew, is_new=True)
-
-
-def old_part(descriptor: int, encoding: Encoding, crew: Crew) -> Part:
-    """Take up the part that an earlier crashagent left in the open file."""
-    if encoding == "raw":
-        return RawPart(descriptor)
-    return PackedPart(descriptor, CODECS[encoding], crew, is_new=False)
+    return PackedPart(descriptor, Packer.resume(descriptor, CODECS[encoding], crew))

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.disk import DiskLimits
+from common.errors import TruncatedError
 from common.item import Packed
 from common.packing.codec import BLOCK
-from common.packing.sources import MANY, Claim, too_long, too_much_data
-from common.packing.sparse import is_zero
+from common.packing.sources import Allowance, StreamSource
 from services.crashagent.part import Part
 
 _SPACE_CHECK_EVERY = 64 * 2**20
@@ -37,14 +37,15 @@ def receive(
     """
     _enlarge_pipe(source)
     os.set_blocking(source, False)  # somebody else may read from it too, between poll and read
-    stream = _Stream(source, limits, is_stopped)
+    sender, disk = _Sender(source, limits, is_stopped), limits.disk
+    stream = StreamSource(sender.read, Allowance(disk.max_core, disk.max_size))
     checked = -_SPACE_CHECK_EVERY
 
     def watch() -> None:
         nonlocal checked
         if part.written - checked >= _SPACE_CHECK_EVERY:
             checked = part.written
-            if limits.disk.lacking(part.descriptor) > 0:
+            if disk.lacking(part.descriptor) > 0:
                 stream.cut = "the disk must keep more space free"
 
     try:
@@ -54,75 +55,41 @@ def receive(
     return part.end(stream.cut), stream.cut
 
 
-class _Stream:
-    """A `Source`: what comes, in blocks."""
-
-    pieces = MANY
+class _Sender:
+    """Whoever writes the core, at the other end of *descriptor*."""
 
     def __init__(self, descriptor: int, limits: Limits, is_stopped: Callable[[], bool]) -> None:
-        self.cut = ""
         self._descriptor = descriptor
         self._limits, self._is_stopped = limits, is_stopped
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._deadline = time.monotonic() + limits.timeout
-        self._is_ended = False
-        self._size = self._data = 0
 
-    def claim(self, buffer: bytearray) -> Claim | None:
-        """Read the next block; one that is not full is the last."""
-        size = 0
-        with memoryview(buffer) as view:
-            while size < BLOCK and not self._is_ended and not self.cut:
-                self.cut = self._wait()
-                if not self.cut:
-                    size += self._read(view[size:])
-            return self._claim(view[:size])
+    def read(self, view: memoryview) -> int:
+        """Read what comes next; raises `TruncatedError` where no more is waited for."""
+        while True:
+            self._wait()
+            try:
+                return os.readv(self._descriptor, [view])
+            except BlockingIOError:  # somebody else was quicker
+                continue
+            except OSError as error:
+                raise TruncatedError(f"it could not be taken further: {error.strerror}") from error
 
-    def fill(self, claim: Claim, buffer: bytearray) -> int:  # noqa: ARG002  # `claim` has read
-        """Give what was claimed: it is there already."""
-        return claim.size
-
-    def _read(self, view: memoryview) -> int:
-        try:
-            got = os.readv(self._descriptor, [view])
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self.cut = f"it could not be taken further: {error.strerror}"
-            return 0
-        self._is_ended = not got
-        return got
-
-    def _claim(self, block: memoryview) -> Claim | None:
-        """Claim the block that was read, if there is one and it may be taken."""
-        disk = self._limits.disk
-        if not block:
-            return None
-        self._data += 0 if is_zero(block) else len(block)
-        if 0 < disk.max_core < self._data:
-            self.cut = too_much_data(disk.max_core)
-        elif 0 < disk.max_size <= self._size:
-            self.cut = too_long(disk.max_size)
-        else:
-            self._size += len(block)
-            return Claim(len(block))
-        return None
-
-    def _wait(self) -> str:
-        """Wait until there is something to read, or say why not to."""
+    def _wait(self) -> None:
+        """Wait until there is something to read."""
         idle_until = time.monotonic() + self._limits.idle_timeout
         while True:
             now = time.monotonic()
             if self._is_stopped():
-                return "crashagent was stopped while the core came in"
+                raise TruncatedError("crashagent was stopped while the core came in")
             if now >= self._deadline:
-                return f"it took longer than {self._limits.timeout:g} s to come in"
+                raise TruncatedError(f"it took longer than {self._limits.timeout:g} s to come in")
             if now >= idle_until:
-                return f"its sender said nothing for {self._limits.idle_timeout:g} s"
+                raise TruncatedError(f"its sender said nothing for {self._limits.idle_timeout:g} s")
             wait = min(_STOP_CHECK_EVERY, self._deadline - now, idle_until - now)
             if self._poll.poll(wait * 1000):
-                return ""
+                return
 
 
 def _enlarge_pipe(source: int) -> None:

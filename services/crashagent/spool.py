@@ -40,7 +40,7 @@ from common.packing.crew import Crew
 from common.packing.opened import OpenCore
 from common.packing.registry import codec_of
 from common.record import facts_of
-from services.crashagent.part import ROOM, Part, new_part, old_part
+from services.crashagent.part import ROOM, Part, open_part
 
 log = Logger()
 
@@ -126,7 +126,7 @@ class Spool:
             os.close(item_file)
         part = create(self._directory, naming.part_name(item.crashed_at))
         item = replace(item, encoding=self._encoding)
-        return Intake(item, new_part(part, self._encoding, self._crew))
+        return Intake(item, open_part(part, self._encoding, self._crew))
 
     def finish(self, intake: Intake) -> CrashItem:
         """Give the core its name; it is whole, synced and described when that is done.
@@ -232,7 +232,7 @@ class Spool:
             )
         file = os.open(naming.part_name(moment), os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._directory)
         try:
-            part = old_part(file, item.encoding, self._crew)
+            part = open_part(file, item.encoding, self._crew)
             return self.finish(Intake(replace(item, packed=part.end(item.truncated_why)), part))
         finally:
             os.close(file)

@@ -72,7 +72,7 @@ def do_pack(codec: CodecName, workers: str, source: str, target: str) -> dict[st
         watch.start()
         if source == "-":
             with opened(target, NEW) as file:
-                stream = StreamSource(_blocks(0))
+                stream = StreamSource.of(_blocks(0))
                 return watch.stop(pack(stream, file, CODECS[codec], crew).packed)
         packed = 0
         for core, place in _pairs(source, target):
@@ -121,7 +121,7 @@ def do_repeat(
         crew = stack.enter_context(Crew(int(workers)))
         files = (stack.enter_context(opened(path)) for path in repeat(source, int(times)))
         target_file = stack.enter_context(opened(target, NEW))
-        stream = StreamSource(chain.from_iterable(map(_blocks, files)))
+        stream = StreamSource.of(chain.from_iterable(map(_blocks, files)))
         return watch.stop(pack(stream, target_file, CODECS[codec], crew).packed)
 
 

@@ -294,7 +294,7 @@ def test_the_limit_holds_a_crash_loop_and_the_interval_ends_the_hold(
         lambda: [r for r in bundle.records() if r["state"] == "held" and r["count"] == 3],
         "three crashes in one record of held ones",
     )
-    assert len(bundle.stored()) == 2
+    assert len(bundle.wait_for_stored(2)) == 2
     wait_until(lambda: not list(bundle.crash_dir.glob("core.*")), "the sources to go")
 
     reached = max(record["crashed_at"] for record in bundle.stored())

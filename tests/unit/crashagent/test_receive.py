@@ -12,7 +12,7 @@ from common.packing.crew import Crew
 from common.packing.sparse import PAGE
 from common.packing.sums import sums_of
 from common.settings import Floor
-from services.crashagent.part import new_part
+from services.crashagent.part import open_part
 from services.crashagent.receive import Limits, receive
 from tests.unit.factories import core_in, memory_file, small_disk
 
@@ -54,7 +54,9 @@ def taken_in(
 ) -> tuple[str, bytes]:
     """Receive *source* into the file *part*; give why it was cut, and the core that is there."""
     with Crew(2) as crew:
-        packed, why = receive(source, new_part(part, encoding, crew), limits(**changes), is_stopped)
+        packed, why = receive(
+            source, open_part(part, encoding, crew), limits(**changes), is_stopped
+        )
     content = core_in(part)
     if packed:
         sums = sums_of(part)

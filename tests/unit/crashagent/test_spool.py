@@ -51,7 +51,7 @@ def taken_in(spool: Spool, crash: CrashItem, core: bytes) -> CrashItem:
 
 
 def fill(intake: Intake, core: bytes) -> None:
-    intake.part.fill(StreamSource([core]), lambda: None)
+    intake.part.fill(StreamSource.of([core]), lambda: None)
     intake.item = replace(intake.item, packed=intake.part.end(""))
 
 

@@ -19,7 +19,7 @@ from common.packing.codec import BLOCK
 from common.packing.crew import Crew
 from common.packing.packer import Packer
 from common.packing.registry import CODECS
-from common.packing.sources import FileSource, Source, StreamSource
+from common.packing.sources import Allowance, FileSource, Source, StreamSource
 from common.packing.sparse import PAGE
 from common.packing.transcoding import PackedSource
 from tests.unit.factories import content_of, memory_file
@@ -138,7 +138,7 @@ def pack(source: Source, codec: CodecName, workers: int = 1) -> Result:
 
 def packed(content: bytes, codec: CodecName) -> bytes:
     """Pack *content*, and give the file."""
-    return pack(StreamSource([content]), codec).file
+    return pack(StreamSource.of([content]), codec).file
 
 
 @contextmanager
@@ -148,17 +148,17 @@ def source_of(core: Core, kind: str, sizes: list[int]) -> Iterator[Source]:
         with core.file() as file:
             yield FileSource(file)
     elif kind == "stream":
-        yield StreamSource(core.stream(sizes))
+        yield StreamSource.of(core.stream(sizes))
     else:
         with memory_file(packed(core.content, _codec(kind))) as file:
             yield packed_source(file, _codec(kind))
 
 
 def packed_source(
-    descriptor: int, codec: CodecName, *, max_data: int = 0, max_size: int = 0
+    descriptor: int, codec: CodecName, allowance: Allowance | None = None
 ) -> PackedSource:
     units = CODECS[codec].units(descriptor)
-    return PackedSource(descriptor, CODECS[codec], units, max_data, max_size)
+    return PackedSource(descriptor, CODECS[codec], units, allowance or Allowance())
 
 
 def _codec(name: str) -> CodecName:

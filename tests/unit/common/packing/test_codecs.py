@@ -297,6 +297,15 @@ def test_damage_is_named_with_its_place(codec: CodecName, read: Callable[[bytes]
     ]
 
 
+def test_a_header_of_zstd_that_hides_the_checksum_does_not_hide_the_damage() -> None:
+    unit = bytearray(unit_of(NOISE, "zstd"))
+    unit[4] ^= 0b100  # Content_Checksum_flag: RFC 8878, 3.1.1.1.1
+    unit[20] ^= 1
+
+    with pytest.raises(CorruptError):
+        CODECS["zstd"].unpack(bytes(unit), BLOCK)
+
+
 MIXED = (b"a core " * 20 + NOISE[:300] + bytes(500) + b"x") * 2000
 LARGE = Core(("noise", "text", "hole", "one page"), "odd")
 

@@ -53,9 +53,9 @@ with Crew(workers) as crew:
     os.ftruncate(sparse, 1024 * BLOCK)
     for source in (
         FileSource(sparse),
-        StreamSource(zeros(1024)),
-        StreamSource(text(200)),
-        StreamSource(noise(300)),
+        StreamSource.of(zeros(1024)),
+        StreamSource.of(text(200)),
+        StreamSource.of(noise(300)),
     ):
         os.ftruncate(target, 0)
         pack(source, target, codec, crew)

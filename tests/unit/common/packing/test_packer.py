@@ -155,7 +155,7 @@ def test_any_size_is_packed_whole(codec: CodecName, kind: str, size: int) -> Non
         if kind == "file":
             result = pack(FileSource(file), codec, 2)
         elif kind == "stream":
-            result = pack(StreamSource([content[:1], content[1:]]), codec, 2)
+            result = pack(StreamSource.of([content[:1], content[1:]]), codec, 2)
         else:
             with source_of(Core(()), kind, [1]) if not size else _packed(content, kind) as source:
                 result = pack(source, codec, 2)
@@ -169,7 +169,7 @@ def _packed(content: bytes, kind: str) -> Iterator[StreamSource]:
     name = next(name for name in CODECS if name == kind)
     with memory_file(packed(content, name)) as file:
         from_it = unpacked(file)
-        yield StreamSource(from_it)
+        yield StreamSource.of(from_it)
 
 
 def ahead(workers: int) -> int:
@@ -423,7 +423,7 @@ def test_packers_that_share_a_crew_do_not_mix() -> None:
         def one(number: int, results: dict[int, bytes]) -> None:
             with memory_file() as target:
                 packer = Packer(target, CODECS["lz4"], crew)
-                packer.run(StreamSource(iter(content[number])))
+                packer.run(StreamSource.of(iter(content[number])))
                 packer.end()
                 results[number] = content_in(target)
 
@@ -450,7 +450,7 @@ def test_an_ending_may_be_repeated(codec: CodecName) -> None:
     for content in b"", b"x", (NOISE * 2)[: BLOCK + 5]:
         with Crew(2) as crew, memory_file() as target:
             packer = Packer(target, CODECS[codec], crew)
-            packer.run(StreamSource([content]))
+            packer.run(StreamSource.of([content]))
 
             first, file = packer.end("why"), content_of(target)
 
@@ -586,7 +586,7 @@ def test_after_a_kill_the_whole_units_before_the_gap_are_taken_up(
         packer = Packer.resume(target, CODECS[codec], crew)
         assert packer.size == max(whole, default=0)
         if is_open(packer, target):
-            packer.run(StreamSource([b"more", NOISE]))
+            packer.run(StreamSource.of([b"more", NOISE]))
             more = b"more" + NOISE
         else:
             more = b""
@@ -608,7 +608,7 @@ def test_nothing_is_packed_behind_the_last_unit_of_a_core(codec: CodecName, cont
     with Crew(2) as crew, memory_file(file) as target:
         packer = Packer.resume(target, CODECS[codec], crew)
         with pytest.raises(CorruptError, match="none of ours"):
-            packer.run(StreamSource([b"more"]))
+            packer.run(StreamSource.of([b"more"]))
 
         assert are_free(crew)
         assert assert_true(packer.end(), target) == content
@@ -648,7 +648,7 @@ def test_an_ended_file_may_be_taken_up_and_ended_the_same(codec: CodecName) -> N
 
 @each_codec
 def test_noise_grows_by_a_thousandth_at_most(codec: CodecName) -> None:
-    result = pack(StreamSource([NOISE * 3]), codec)
+    result = pack(StreamSource.of([NOISE * 3]), codec)
 
     assert len(result.file) <= 3 * BLOCK * 1.001
 

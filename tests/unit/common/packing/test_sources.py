@@ -15,7 +15,7 @@ from common.packing.crew import Crew
 from common.packing.opened import OpenCore
 from common.packing.packer import Packer
 from common.packing.registry import CODECS
-from common.packing.sources import MOST_ZEROS, Claim, FileSource, Source, StreamSource
+from common.packing.sources import MOST_ZEROS, Allowance, Claim, FileSource, Source, StreamSource
 from common.packing.sparse import PAGE
 from common.packing.transcoding import PackedSource
 from tests.unit.common.packing.cases import (
@@ -110,9 +110,9 @@ def test_limits_are_kept_and_what_was_cut_is_said_to_be(
     with core.file() as file:
         data = core.data if is_stream else sum(end - start for start, end in _data_in(file))
         source = (
-            StreamSource(core.stream(sizes), max_data, max_size)
+            StreamSource.of(core.stream(sizes), Allowance(max_data, max_size))
             if is_stream
-            else FileSource(file, max_data, max_size)
+            else FileSource(file, Allowance(max_data, max_size))
         )
         result = pack(source, "gzip", 2)
 
@@ -130,7 +130,7 @@ def test_limits_are_kept_and_what_was_cut_is_said_to_be(
 @given(core=cores, codec=codecs, max_size=limits)
 def test_a_packed_core_is_cut_at_its_size_too(core: Core, codec: CodecName, max_size: int) -> None:
     with memory_file(packed(core.content, codec)) as file:
-        result = pack(packed_source(file, codec, max_size=max_size), "gzip", 2)
+        result = pack(packed_source(file, codec, Allowance(max_size=max_size)), "gzip", 2)
 
     found = unpacked(result)
     assert core.content.startswith(found)
@@ -153,14 +153,14 @@ def test_a_core_with_too_much_data_is_cut_before_it_is_too_much(
 
     with memory_file(in_file) as file:
         if kind == "stream":
-            result = pack(StreamSource([content], max_data=limit), "gzip", 2)
+            result = pack(StreamSource.of([content], Allowance(max_data=limit)), "gzip", 2)
         elif kind == "file":
             os.ftruncate(file, 0)
             for place in (0, 3, 4):
                 os.pwrite(file, content[place * BLOCK :][:BLOCK], place * BLOCK)
-            result = pack(FileSource(file, max_data=limit), "gzip", 2)
+            result = pack(FileSource(file, Allowance(max_data=limit)), "gzip", 2)
         else:
-            result = pack(OpenCore(file).source(max_data=limit), "gzip", 2)
+            result = pack(OpenCore(file).source(Allowance(max_data=limit)), "gzip", 2)
 
     assert result.facts.data <= limit
     assert result.facts.data == kept * BLOCK
@@ -174,7 +174,7 @@ def test_scattered_pages_count_as_their_pages_and_not_as_blocks() -> None:
             os.pwrite(file, NOISE[:PAGE], block * BLOCK)
         os.ftruncate(file, 8 * BLOCK)
 
-        result = pack(FileSource(file, max_data=BLOCK), "gzip")
+        result = pack(FileSource(file, Allowance(max_data=BLOCK)), "gzip")
 
     assert not result.facts.cut
     assert result.facts.size == 8 * BLOCK
@@ -185,8 +185,10 @@ def test_a_stream_without_an_end_is_cut_at_either_limit() -> None:
         while True:
             yield block
 
-    of_data = pack(StreamSource(forever(NOISE), max_data=3 * BLOCK), "lz4", 2)
-    of_zeros = pack(StreamSource(forever(bytes(BLOCK)), max_size=300 * BLOCK), "lz4", 2)
+    of_data = pack(StreamSource.of(forever(NOISE), Allowance(max_data=3 * BLOCK)), "lz4", 2)
+    of_zeros = pack(
+        StreamSource.of(forever(bytes(BLOCK)), Allowance(max_size=300 * BLOCK)), "lz4", 2
+    )
 
     assert of_data.facts.size == 3 * BLOCK
     assert of_zeros.facts.size == 300 * BLOCK
@@ -200,7 +202,7 @@ def test_a_stream_that_turns_out_damaged_is_kept_up_to_there(before: int) -> Non
         yield (NOISE + TEXT)[:before]
         raise CorruptError("damaged at byte 77")
 
-    result = pack(StreamSource(blocks()), "gzip", 2)
+    result = pack(StreamSource.of(blocks()), "gzip", 2)
 
     assert unpacked(result) == (NOISE + TEXT)[:before]
     assert result.facts.cut == "damaged at byte 77"
@@ -325,7 +327,7 @@ def test_a_unit_is_data_however_small_it_packs(codec: CodecName, piece: str) -> 
     core = Core(("hole", piece, "hole", piece, "hole", piece), "a zero")
 
     with memory_file(packed(core.content, codec)) as file:
-        result = pack(packed_source(file, codec, max_data=2 * BLOCK), "gzip", 2)
+        result = pack(packed_source(file, codec, Allowance(max_data=2 * BLOCK)), "gzip", 2)
 
     assert unpacked(result) == core.content[: 5 * BLOCK]
     assert result.facts.data == 2 * BLOCK

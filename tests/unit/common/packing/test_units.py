@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from common.errors import CorruptError
 from common.packing import codec
-from common.packing.codec import BLOCK, MOST_PACKED, Unit, Units, walked
+from common.packing.codec import BLOCK, MOST_PACKED, Unit, Units, gathered
 from tests.unit.factories import without_deadline
 
 packed_sizes = st.integers(0, MOST_PACKED)
@@ -97,6 +97,6 @@ def test_many_alike_are_added_at_once(times: int) -> None:
 def test_more_units_than_a_core_may_have_are_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "MOST_UNITS", 1000)
 
-    assert len(walked((28, BLOCK) for _ in range(1000))) == 1000
+    assert len(gathered((28, BLOCK) for _ in range(1000))) == 1000
     with pytest.raises(CorruptError, match=f"more than 1000 units, up to byte {28 * 1001}"):
-        walked((28, BLOCK) for _ in count())
+        gathered((28, BLOCK) for _ in count())
