@@ -9,6 +9,8 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import accumulate, compress
 from threading import Condition, Lock
 from typing import NamedTuple, Self
@@ -26,8 +28,8 @@ from common.packing.sums import crc32_of
 
 _AHEAD = 2
 """Pieces that may be taken on and not be written, beside those that are worked on."""
-
-
+_FEW = 8
+"""Pieces of a core that one thread packs alone, so that others can pack other cores meanwhile."""
 _LARGE = 64 * 2**20
 """A core that takes so much memory to be packed that it is worth giving back."""
 
@@ -79,18 +81,22 @@ class Packer:
 
         What either raises, or the writing, is raised; what was packed before that stays.
         """
+        at_work = self._crew.at_work
+        if source.pieces <= _FEW:
+            with at_work:
+                self._work(source, watch, nullcontext())
+        else:
+            self._work_together(partial(self._work, source, watch, at_work), source.pieces)
+        if self._error:
+            raise self._error
 
-        def work() -> None:
-            self._work(source, watch)
-
-        helpers = self._crew.helping(work, source.pieces - 1)
+    def _work_together(self, work: Callable[[], None], pieces: int) -> None:
+        helpers = self._crew.helping(work, pieces - 1)
         work()
         for helper in helpers:
             helper.cancel()  # those that never began
         with self._state:
             self._state.wait_for(lambda: not self._working)
-        if self._error:
-            raise self._error
 
     def end(self, cut: str = "", *, room: int = 0) -> Packed:
         """Write what belongs behind the last unit, and say what there is, *cut* or not.
@@ -120,7 +126,10 @@ class Packer:
             cut=cut,
         )
 
-    def _work(self, source: Source, watch: Callable[[], None]) -> None:
+    def _work(
+        self, source: Source, watch: Callable[[], None], at_work: AbstractContextManager[object]
+    ) -> None:
+        """Pack pieces, each while *at_work* is held, until there are no more."""
         with self._state:
             if self._is_over():  # it was done without this helper
                 return
@@ -129,7 +138,7 @@ class Packer:
             pack = self._codec.packer()
             while claimed := self._claim(source, watch):
                 number, claim, buffer = claimed
-                with self._crew.at_work:
+                with at_work:
                     done = self._pack(source, claim, buffer, pack)
                 self._deliver(number, done, buffer)
         except BaseException as error:  # `run` raises it

@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from isal import igzip_lib
 
 from common.item import CodecName
+from common.packing.allocator import keep_memory
 from common.packing.crew import Crew
 from common.packing.packer import pack
 from common.packing.reader import PackedReader
@@ -74,11 +76,13 @@ def do_pack(codec: CodecName, workers: str, source: str, target: str) -> dict[st
             with opened(target, NEW) as file:
                 stream = StreamSource.of(_blocks(0))
                 return watch.stop(pack(stream, file, CODECS[codec], crew).packed)
-        packed = 0
-        for core, place in _pairs(source, target):
+
+        def pack_one(core: str, place: str) -> int:
             with opened(core) as descriptor, opened(place, NEW) as file:
-                packed += pack(FileSource(descriptor), file, CODECS[codec], crew).packed
-        return watch.stop(packed)
+                return pack(FileSource(descriptor), file, CODECS[codec], crew).packed
+
+        with ThreadPoolExecutor(int(workers)) as lanes:  # a small core is packed by one thread
+            return watch.stop(sum(lanes.map(pack_one, *zip(*_pairs(source, target), strict=True))))
 
 
 def _pairs(source: str, target: str) -> list[tuple[str, str]]:
@@ -93,6 +97,7 @@ def _blocks(descriptor: int) -> Iterator[bytes]:
 
 def do_plain(source: str, target: str) -> dict[str, Any]:
     """Do the least: one thread that reads a block, packs it with ISA-L, and writes it."""
+    keep_memory()
     watch, packed = Watch(), 0
     with opened(source) as descriptor, opened(target, NEW) as file:
         place = 0

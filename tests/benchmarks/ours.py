@@ -46,6 +46,11 @@ class Ours:
                 return _outcome([*words, "-", str(target)], target, pipe)
         return _outcome([*words, str(source.path), str(target)], target)
 
+    def unpack(self, packed: Path, target: Path) -> float:
+        """Restore one file in a fresh process; give the seconds."""
+        took: float = ask("restore", str(self.workers), str(packed), str(target))["seconds"]
+        return took
+
 
 @dataclass(frozen=True, slots=True)
 class PlainIsal:

@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tests import kernel
@@ -27,7 +28,7 @@ from tests.benchmarks.peers import PEERS, UNPACKERS
 from tests.benchmarks.results import Reads, Results
 from tests.benchmarks.storer import Storer
 
-SLOW = 10.0
+SLOW = 5.0
 """Seconds of a run that is not done again."""
 CODECS = ("gzip", "zstd", "lz4")
 RESTORED = ("dense", "mixed", "sparse")
@@ -115,28 +116,26 @@ class Benchmark:
     def restore(self, source: Input) -> None:
         """Have our files unpacked by us and by others, which must give the core again."""
         self._touch()
-        target = self._work / "restored"
-        for turn in range(self._runs):
+        for _ in range(self._runs):
             for ours in self._fastest():
                 packed = self._packed(ours, source.kind)
-                words = ("restore", str(ours.workers), str(packed), str(target))
-                took = ask(*words)["seconds"]
-                self._restored(ours.name, source, target, took, is_first=turn == 0)
+                self._restore(ours.name, source, partial(ours.unpack, packed))
                 for other in UNPACKERS:
                     is_short = other.leaves_holes or source.kind != "sparse"
                     if other.codec == ours.codec and is_short and not other.missing():
-                        took = other.unpack(packed, target)
-                        self._restored(other.name, source, target, took, is_first=turn == 0)
+                        self._restore(other.name, source, partial(other.unpack, packed))
         for ours in self._fastest():
             self._packed(ours, source.kind).unlink()
 
-    def _restored(
-        self, name: str, source: Input, target: Path, took: float, *, is_first: bool
-    ) -> None:
-        self.results.restored[name, source.kind].append(took)
+    def _restore(self, name: str, source: Input, unpack: Callable[[Path], float]) -> None:
+        before, target = self.results.restored[name, source.kind], self._work / "restored"
+        if before and before[0] >= SLOW:
+            return
+        took = unpack(target)
         _tell(f"{source.kind}: {name} restored it in {took:.2f} s")
-        if is_first and not inputs.is_same(source.path, target):
+        if not before and not inputs.is_same(source.path, target):
             raise AssertionError(f"{name} did not restore {source.path}")
+        before.append(took)
         target.unlink()
 
     def read(self, source: Input) -> None:

@@ -364,6 +364,27 @@ def test_a_codec_that_cannot_begin_ends_its_helpers_before_that_is_raised() -> N
         assert source.claimed == claimed, "a helper went on behind the caller's back"
 
 
+@pytest.mark.parametrize(("pieces", "helps"), [(8, False), (9, True), (MANY, True)])
+def test_only_a_small_core_is_left_to_one_thread(pieces: int, helps: bool) -> None:
+    threads = set()
+    together = threading.Barrier(2 if helps else 1)
+
+    def at(step: str, number: int) -> None:
+        threads.add(threading.get_ident())
+        if step == "fill" and number < 2:
+            together.wait(20)
+
+    source = Pieces(at)
+    source.pieces = pieces
+    with Crew(2) as crew, memory_file() as target:
+        packer = Packer(target, CODECS["gzip"], crew)
+        within_seconds(lambda: packer.run(source))
+
+        assert len(threads) == (2 if helps else 1)
+        assert assert_true(packer.end(), target) == WHOLE
+        assert are_free(crew)
+
+
 def test_where_no_further_thread_can_be_had_it_is_packed_by_those_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
