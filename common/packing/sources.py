@@ -75,21 +75,27 @@ class Allowance:
         return ""
 
 
-@dataclass(slots=True)
-class FileSource:
-    """An open file from its beginning on, as long as it is now. Its holes are not read."""
+class RangeSource:
+    """What can be read at any place: *size* bytes, of which only the *ranges* are no holes.
 
-    descriptor: int
-    allowance: Allowance = field(default_factory=Allowance)
-    cut: str = field(default="", init=False)
-    size: int = field(init=False)
-    _place: int = field(default=0, init=False)
-    _ranges: Iterator[tuple[int, int]] = field(init=False)
-    _next: deque[tuple[int, int]] = field(default_factory=deque, init=False)
+    *ranges* are (start, end), in order. *read* fills a view from a place on, and gives the bytes; 0
+    where there is nothing any more. It is called by many threads at a time.
+    """
 
-    def __post_init__(self) -> None:
-        self.size = os.fstat(self.descriptor).st_size
-        self._ranges = data_ranges(self.descriptor, self.size)
+    def __init__(
+        self,
+        size: int,
+        ranges: Iterator[tuple[int, int]],
+        read: Callable[[memoryview, int], int],
+        allowance: Allowance | None = None,
+    ) -> None:
+        self.cut = ""
+        self.size = size
+        self._ranges = ranges
+        self._read = read
+        self._allowance = allowance or Allowance()
+        self._place = 0
+        self._next = deque[tuple[int, int]]()
 
     @property
     def pieces(self) -> int:
@@ -104,7 +110,7 @@ class FileSource:
             return None
         end = min(start + BLOCK, self.size)
         ranges = self._ranges_until(end)
-        self.cut = self.allowance.refusal(start, sum(end - start for start, end in ranges))
+        self.cut = self._allowance.refusal(start, sum(end - start for start, end in ranges))
         if self.cut:
             return None
         if not ranges:
@@ -114,14 +120,14 @@ class FileSource:
         return Claim(end - start, start, ranges)
 
     def _note_size(self) -> None:
-        self.size = min(self.size, os.fstat(self.descriptor).st_size)
+        """Note that there is less than there was."""
 
     def _claim_hole(self, start: int) -> Claim:
         """Claim whole blocks up to the next data, or the last one."""
         following = self._next[0][0] if self._next else self.size
         whole = (following - start) // BLOCK * BLOCK
         size = min(whole or self.size - start, MOST_ZEROS * BLOCK)
-        if most := self.allowance.max_size:
+        if most := self._allowance.max_size:
             size = min(size, -(-(most - start) // BLOCK) * BLOCK)
         self._place = start + size
         return Claim(size, start, is_hole=True)
@@ -143,19 +149,32 @@ class FileSource:
         return self._next[0] if self._next else None
 
     def fill(self, claim: Claim, buffer: bytearray) -> int:
-        """Read the data of *claim*; where the file has shrunk, it ends sooner."""
+        """Read the data of *claim*; where there is no more, it ends sooner."""
         if claim.ranges != ((claim.start, claim.start + claim.size),):
             buffer[: claim.size] = ZEROS[: claim.size]
         view = memoryview(buffer)
         for start, end in claim.ranges:
             while start < end:
-                got = os.preadv(
-                    self.descriptor, [view[start - claim.start : end - claim.start]], start
-                )
+                got = self._read(view[start - claim.start : end - claim.start], start)
                 if not got:
                     return start - claim.start
                 start += got
         return claim.size
+
+
+class FileSource(RangeSource):
+    """An open file from its beginning on, as long as it is now. Its holes are not read."""
+
+    def __init__(self, descriptor: int, allowance: Allowance | None = None) -> None:
+        size = os.fstat(descriptor).st_size
+        super().__init__(size, data_ranges(descriptor, size), self._read_file, allowance)
+        self._descriptor = descriptor
+
+    def _read_file(self, view: memoryview, start: int) -> int:
+        return os.preadv(self._descriptor, [view], start)
+
+    def _note_size(self) -> None:
+        self.size = min(self.size, os.fstat(self._descriptor).st_size)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,15 @@ from common.packing.crew import Crew
 from common.packing.opened import OpenCore
 from common.packing.packer import Packer
 from common.packing.registry import CODECS
-from common.packing.sources import MOST_ZEROS, Allowance, Claim, FileSource, Source, StreamSource
+from common.packing.sources import (
+    MANY,
+    MOST_ZEROS,
+    Allowance,
+    Claim,
+    FileSource,
+    Source,
+    StreamSource,
+)
 from common.packing.sparse import PAGE
 from common.packing.transcoding import PackedSource
 from tests.unit.common.packing.cases import (
@@ -368,6 +376,11 @@ def test_of_two_damaged_units_the_one_where_the_core_ends_is_named(late: int) ->
 
     class Late(PackedSource):
         """Unpacks the unit at *late* behind the other one."""
+
+        @property
+        def pieces(self) -> int:
+            """So many that threads help each other."""
+            return MANY
 
         def fill(self, claim: Claim, buffer: bytearray) -> int:
             both_are_claimed.wait(20)
