@@ -70,14 +70,17 @@ class EnvReader:
 
 
 def environment(env_file: Path | None = None) -> dict[str, str]:
-    """Give the process's environment, over which the lines of *env_file* are laid.
+    """Give the process's environment, over which the settings of *env_file* are laid."""
+    return {**os.environ, **(read_env_file(env_file) if env_file else {})}
 
-    The file has ``NAME=value`` lines as a shell reads them, and ``#`` comments; what a line sets
-    wins over the environment. Raises `ConfigError` where a line is neither.
+
+def read_env_file(env_file: Path) -> dict[str, str]:
+    """Read the settings of *env_file*.
+
+    It has ``NAME=value`` lines as a shell reads them, and ``#`` comments. Raises `ConfigError`
+    where a line is neither.
     """
-    env = dict(os.environ)
-    if env_file is None:
-        return env
+    env: dict[str, str] = {}
     problems = []
     try:
         lines = env_file.read_text().split("\n")
@@ -212,6 +215,14 @@ def socket_path(text: str) -> Path:
     found = path(text)
     if len(os.fsencode(text)) > SOCKET_PATH_LIMIT:
         raise ValueError(f"expected a path of at most {SOCKET_PATH_LIMIT} bytes: it names a socket")
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found):
+        raise ValueError("expected names with commas between them")
     return found
 
 

@@ -17,6 +17,14 @@ MOMENT_HELP = "a date, a date and time, or how long ago (2h)"
 STATUS_HELP = """\
 Exit status: 0 all is well; 1 something is not, and each fault is told on standard error, with what
 to do; 3 supervisord does not answer. This is the container's health check."""
+CHECK_HELP = """\
+Exit status: 0 where at least one way works, and nothing is wrong with the one that is in use; else
+1. Each fault is told with what to do."""
+PREPARE_HELP = """\
+file    core_pattern is a file in COREMON_CRASH_DIR: works with every kernel
+socket  the kernel hands cores to crashagent itself: Linux 6.16 or later
+pipe    the kernel starts corectl for every crash
+auto    socket where the kernel has it and crashagent listens there, else file"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_reading_commands(commands)
     _add_acting_commands(commands)
+    _add_host_commands(commands)
     return parser
 
 
@@ -101,6 +110,30 @@ def _add_acting_commands(commands: _Commands) -> None:
     fetch.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate")
 
 
+def _add_host_commands(commands: _Commands) -> None:
+    host = _add(commands, "host", "see to it that the kernel of this host hands its cores over")
+    actions = host.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    check = _add(actions, "check", "tell by which ways crashes will arrive, or why not", CHECK_HELP)
+    _add_json(check)
+
+    prepare = _add(actions, "prepare", "set core_pattern, and keep what it was", PREPARE_HELP)
+    prepare.add_argument("--mode", choices=("file", "socket", "pipe", "auto"), default="auto")
+    prepare.add_argument(
+        "--if-asked", action="store_true", help="only if COREMOND_OVERRIDE_CORE_PATTERN is true"
+    )
+
+    _add(actions, "restore", "give the host back what prepare found")
+
+    doctor = _add(actions, "doctor", "crash a tiny program, and follow it to its stored core")
+    doctor.add_argument(
+        "--timeout", metavar="TIME", type=_duration, default=15.0, help="by default 15s"
+    )
+
+    intake = _add(commands, "intake", "take a core from the kernel, as its pipe helper")
+    intake.add_argument("words", metavar="WORD", nargs="*", help="what prepare --mode pipe writes")
+
+
 def _add_selection(command: argparse.ArgumentParser) -> None:
     command.add_argument("match", metavar="MATCH", nargs="*", help="which crashes; see below")
     command.add_argument(
@@ -131,6 +164,13 @@ def _moment(text: str) -> int:
 def _positive(text: str) -> int:
     try:
         return values.positive(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def _duration(text: str) -> float:
+    try:
+        return values.duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
