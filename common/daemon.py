@@ -16,6 +16,7 @@ from common.log import Logger
 log = Logger()
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 
 
 class Stop:
@@ -45,6 +46,15 @@ def end_with_parent() -> None:
     Source: prctl(2), PR_SET_PDEATHSIG.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def leave_no_core() -> None:
+    """Have the kernel write no core of this process, nor let others look into it.
+
+    A collector that crashed would collect itself, and what it holds is other people's memory.
+    Source: prctl(2), PR_SET_DUMPABLE.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _explain_arguments(program: str) -> None:
@@ -89,6 +99,7 @@ def run(
         _explain_arguments(program)
     if "SUPERVISOR_ENABLED" in os.environ:  # supervisord sets it for its programs
         end_with_parent()
+    leave_no_core()
     log_lines.configure(proc="" if names_itself_late else proc)
     try:
         settings = load()

@@ -15,10 +15,10 @@ MESSAGE_LIMIT = 256 * 1024
 CodecName = Literal["gzip", "zstd", "lz4"]
 """How a core can be packed."""
 Encoding = Literal["raw", "gzip", "zstd", "lz4"]
-Arrival = Literal["file", "apport", "kernel-socket", "systemd", "apport-report"]
+Arrival = Literal["file", "apport", "kernel-socket", "systemd", "apport-report", "pipe"]
 Pid = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-EventKind = Literal["stored", "held", "removed", "failed"]
+EventKind = Literal["stored", "held", "removed", "failed", "hold", "release"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +51,13 @@ class Crash:
     dumpable: int | None = None
     """prctl(2) PR_GET_DUMPABLE at the crash: 0, 1 or 2."""
     crashed_at: Moment = 0
+    capture: str = ""
+    """How intake read the memory: ``resident``, only the pages that were there, or ``stream``, all
+    that came, with the reason behind a colon; empty where it was not intake that did."""
     truncated: bool = False
     truncated_why: str = ""
+    details: dict[str, str] | None = None
+    """Whatever else was told, under the names that its teller has for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +86,12 @@ class CrashItem(Crash):
     """How whoever wrote it there has packed it."""
     packed: Packed | None = None
     """What that gave, where it is packed."""
+    count: Annotated[int, msgspec.Meta(ge=1, lt=2**32)] = 1
+    """How many crashes it stands for; more than 1 only where they were turned away."""
+    turned_away: str = ""
+    """Why no core was taken; empty if one was."""
+    held_until: Moment = 0
+    """Until when that is so."""
 
     def to_wire(self) -> list[bytes]:
         """Write the item as the two frames of a message: version, JSON."""
@@ -129,6 +140,8 @@ class CoreEvent:
     """The path of the core, or of the source where no core was stored."""
     reason: str = ""
     at: int = 0
+    until: int = 0
+    """When a ``hold`` ends: from then on cores of the process are taken again."""
 
     def to_wire(self) -> list[bytes]:
         """Write the event as the three frames of a message: kind (the topic), version, JSON."""

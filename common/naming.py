@@ -67,7 +67,8 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= MOST_PID
 
 
-def _read_timestamp(text: str) -> int:
+def read_timestamp(text: str) -> int:
+    """Read a moment as names have it, as nanoseconds since the epoch; raises `NamingError`."""
     if text.isascii() and text.isdecimal():
         if len(text) == 19:
             return int(text)
@@ -103,7 +104,7 @@ class CoreName:
                     container=decode(container),
                     process=decode(process),
                     pid=int(pid),
-                    crashed_at=_read_timestamp(timestamp),
+                    crashed_at=read_timestamp(timestamp),
                 )
             case _:
                 raise NamingError(f"expected {PREFIX}<pod>.<container>.<process>.<pid>.<time>")
@@ -139,7 +140,7 @@ def read_source_name(name: str) -> list[SourceName]:
     """
     match name.split("."):
         case ["core", *middle, timestamp] if middle:
-            crashed_at = _read_timestamp(timestamp)
+            crashed_at = read_timestamp(timestamp)
         case _:
             raise NamingError(f"expected {PREFIX}<process>.<pid>.<host>.<time>")
     readings = [

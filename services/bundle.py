@@ -1,12 +1,13 @@
-"""Start the bundle: hold the socket that crashes arrive at, then become supervisord.
+"""Start the bundle: hold the sockets that crashes arrive at, then become supervisord.
 
 The process that this starts in stays the same, so that in a container supervisord is PID 1. The
-listening socket stays open in it, whatever happens to crashagent: see `crashagent.listener`.
+listening sockets stay open in it, whatever happens to crashagent: see `crashagent.listener`.
 """
 
 import argparse
 import fcntl
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def main() -> int:
         _check(env)
         for name in _unknown(env):
             _say(f"{name}: there is no such setting; it is ignored")
-        hold_socket(env)
+        hold_sockets(env)
     except ConfigError as error:
         for problem in error.problems:
             _say(problem)
@@ -109,8 +110,8 @@ def _check(env: dict[str, str]) -> None:
         raise ConfigError(problems)
 
 
-def hold_socket(env: dict[str, str]) -> None:
-    """Open crashagent's socket and leave it to the programs, told of in *env*."""
+def hold_sockets(env: dict[str, str]) -> None:
+    """Open crashagent's sockets and leave them to the programs, told of in *env*."""
     reader = EnvReader(env)
     run_dir = read_places(reader)["run_dir"]
     try:
@@ -118,10 +119,22 @@ def hold_socket(env: dict[str, str]) -> None:
     except OSError as error:
         raise ConfigError([f"COREMON_RUN_DIR={run_dir}: {error.strerror}"]) from error
     env["COREMON_RUN_DIR"] = str(run_dir)
-    listener = open_listener(CrashagentSettings.from_env(env).apport_socket)
+    settings = CrashagentSettings.from_env(env)
+    _hold_socket(env, "CRASHAGENT_LISTEN_FD", settings.apport_socket)
+    if settings.kernel_socket:
+        _hold_socket(env, "CRASHAGENT_KERNEL_FD", settings.kernel_socket)
+    if settings.systemd_socket:
+        path = settings.systemd_socket
+        _hold_socket(env, "CRASHAGENT_SYSTEMD_FD", path, socket.SOCK_SEQPACKET)
+
+
+def _hold_socket(
+    env: dict[str, str], name: str, path: Path, kind: int = socket.SOCK_STREAM
+) -> None:
+    listener = open_listener(path, kind)
     held = fcntl.fcntl(listener.detach(), fcntl.F_DUPFD, INHERITED_FROM)
     os.set_inheritable(held, True)
-    env["CRASHAGENT_LISTEN_FD"] = str(held)
+    env[name] = str(held)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """What the tests share: where bundles live, and the program that crashes."""
 
 import os
+import platform
+import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +14,9 @@ import pytest
 
 from tests import crashes, kernel
 from tests.bundle import Bundle, Home
+
+# What a shell starts in its background ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -47,6 +53,13 @@ def real_kernel() -> None:
     """Ask for a kernel whose core_pattern can be set."""
     if what := kernel.missing():
         pytest.skip(f"missing: {what}")
+
+
+@pytest.fixture
+def coredump_socket(real_kernel: None) -> None:
+    """Ask for a kernel that hands cores to a socket, and asks before."""
+    if tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (6, 17):
+        pytest.skip("missing: Linux 6.17, for its coredump socket")
 
 
 @pytest.fixture

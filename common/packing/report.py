@@ -20,6 +20,9 @@ MOST_TEXT = 4 * 2**20
 """Bytes of text that a report may have, in all values, each counted as far as it is kept."""
 MOST_VALUE = 256 * 2**10
 """Bytes of one value that are kept."""
+MOST_LOOKED = 128 * 2**20
+"""Bytes of a report in which its texts, and where its core begins, are looked for: Apport writes the
+core last. Whoever makes up a report may let it be as long as he likes."""
 MOST_KEYS = 1024
 MOST_KEY = 128
 
@@ -40,10 +43,13 @@ def read_report(descriptor: int) -> dict[str, str]:
     Names are letters, digits and ``._-``, and begin with no dot; they are never to be used as
     paths. Of a name that comes twice the last value counts, as for Apport. Of each value the first
     `MOST_VALUE` bytes are kept; what is not UTF-8 in them is replaced. Raises `CorruptError` where
-    a line is no report's, or more than `MOST_TEXT` bytes or `MOST_KEYS` names would be kept.
+    a line is no report's, or more than `MOST_TEXT` bytes or `MOST_KEYS` names would be kept. What
+    stands behind `MOST_LOOKED` bytes is not looked at.
     """
     texts = _Texts()
     for line in _lines(descriptor):
+        if line.place >= MOST_LOOKED:
+            break
         texts.add(line)
     return {key.decode(): bytes(value).decode(errors="replace") for key, value in texts.all.items()}
 
@@ -156,6 +162,8 @@ def _find_core(lines: Iterator[_Line]) -> None:
     """Go on to the line behind which the CoreDump stands."""
     end = 0
     for line in lines:
+        if line.place >= MOST_LOOKED:
+            break
         end = line.place + len(line.text)
         if line.value() is not None and line.key() == b"CoreDump":
             if not line.is_binary():

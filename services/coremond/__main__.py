@@ -12,8 +12,9 @@ from common.errors import ConfigError
 from common.log import Logger
 from common.packing.crew import Crew
 from common.workqueue import EventSender, ItemReceiver, events_endpoint, items_endpoint
-from services.coremond import sources
 from services.coremond.convert import Converter
+from services.coremond.directories import open_directories
+from services.coremond.holds import Holds
 from services.coremond.identity import Identifier
 from services.coremond.loop import Loop
 from services.coremond.progress import Progress
@@ -22,7 +23,6 @@ from services.coremond.settings import CoremondSettings
 from services.coremond.store import CoreStore
 from services.coremond.sweep import Sweep
 from services.coremond.tell import Teller
-from services.coremond.watch import CrashDirectory
 from services.coremond.worker import Worker
 
 log = Logger()
@@ -39,46 +39,37 @@ def serve(settings: CoremondSettings, stop: Stop) -> None:
     log.info("coremon dest", dest=settings.store_dir)
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
-        closing(_crash_directory(settings)) as directory,
+        closing(open_directories(settings)) as directories,
         closing(_store(settings)) as store,
         zmq.Context() as context,
         ItemReceiver(context, items_endpoint(settings.run_dir)) as items,
         EventSender(context, events_endpoint(settings.run_dir)) as events,
         Crew(settings.effort.threads, settings.effort.calm) as crew,
     ):
-        store.recover(lambda source: sources.is_there(directory.descriptor, source))
+        store.recover(directories.has)
         room = Room(store, settings.disk, max_use=settings.keep.max_use)
+        teller = Teller(store, events.send, time.time_ns)
         worker = Worker(
-            directory,
+            directories,
             store,
             Identifier(settings.node),
             settings,
             Converter(store, settings, crew, Progress(settings.run_dir), is_stopped=stop.is_set),
             room=room,
-            teller=Teller(store, events.send, time.time_ns),
+            teller=teller,
+            holds=Holds(settings.run_dir, teller.tell_hold),
         )
+        worker.recall_holds()
         with Loop(
-            directory,
+            directories,
             items,
             worker,
-            Sweep(directory, store, worker, room, settings.keep),
+            Sweep(directories, store, worker, room, settings.keep),
             scan_interval=settings.scan_interval,
             sweep_interval=settings.cores_interval,
             calm=settings.effort.calm,
         ) as loop:
             loop.run(stop)
-
-
-def _crash_directory(settings: CoremondSettings) -> CrashDirectory:
-    try:
-        if not settings.crash_dir.exists():
-            settings.crash_dir.mkdir(parents=True)
-            settings.crash_dir.chmod(0o1777)  # processes of any user leave their cores there
-        return CrashDirectory(settings.crash_dir)
-    except OSError as error:
-        raise ConfigError(
-            [f"COREMON_CRASH_DIR={settings.crash_dir}: {error.strerror or error}"]
-        ) from error
 
 
 def _store(settings: CoremondSettings) -> CoreStore:

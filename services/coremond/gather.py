@@ -1,36 +1,45 @@
-"""Put together what is known of a crash: from its item, its core's notes, its file and its name."""
+"""Put together what is known of a crash: from who saw it, its core's notes, its file and name."""
 
 import os
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-from common import naming
 from common.elf import CoreNotes
-from common.errors import NamingError
-from common.item import Crash, CrashItem
-from common.naming import SourceName
+from common.item import Crash
+from services.coremond.file_pattern import choose_reading
 
 C = TypeVar("C", bound=Crash)
 
 
 def gather(
-    name: str, item: CrashItem | None, notes: CoreNotes | None, status: os.stat_result, now: int
+    seen: Crash,
+    readings: Sequence[Crash],
+    notes: CoreNotes | None,
+    status: os.stat_result,
+    now: int,
 ) -> Crash:
-    """Put the facts together: what intake saw goes before the notes, these before the name."""
+    """Put the facts together: what was *seen* goes before the notes, these before the name.
+
+    *readings* are what the name may mean.
+    """
     told = notes or CoreNotes()
-    named = _reading(name, told)
-    crash = _crash_of(item) if item else Crash()
+    named = choose_reading(readings, told.pid, told.comm)
     return replace(
-        crash,
-        pid=_first(crash.pid, told.pid, named.pid if named else None),
-        tid=_first(crash.tid, told.tid),
-        uid=_first(crash.uid, told.uid),
-        gid=_first(crash.gid, told.gid),
-        signal=_first(crash.signal, told.signal),
-        comm=crash.comm or told.comm or (named.process if named else ""),
-        cmdline=crash.cmdline or told.cmdline,
-        hostname=crash.hostname or (named.host if named else ""),
-        crashed_at=_crashed_at(crash, named, status, now),
+        seen,
+        pid=_first(seen.pid, told.pid, named.pid, seen.host_pid, named.host_pid),
+        host_pid=_first(seen.host_pid, named.host_pid),
+        tid=_first(seen.tid, told.tid, named.tid),
+        uid=_first(seen.uid, told.uid, named.uid),
+        gid=_first(seen.gid, told.gid, named.gid),
+        signal=_first(seen.signal, told.signal, named.signal),
+        comm=seen.comm or told.comm or named.comm,
+        exe=seen.exe or named.exe,
+        cmdline=seen.cmdline or told.cmdline,
+        hostname=seen.hostname or named.hostname,
+        rlimit=_first(seen.rlimit, named.rlimit),
+        dumpable=_first(seen.dumpable, named.dumpable),
+        crashed_at=_crashed_at(seen.crashed_at or named.crashed_at, status, now),
     )
 
 
@@ -43,22 +52,9 @@ def find_missing(crash: C, notes: CoreNotes | None, size: int) -> C:
     return replace(crash, truncated=True, truncated_why=why)
 
 
-def _crashed_at(crash: Crash, named: SourceName | None, status: os.stat_result, now: int) -> int:
-    """Give the moment that is told first; a file's own may be anything, so it is bounded."""
-    told = crash.crashed_at or (named.crashed_at if named else 0)
+def _crashed_at(told: int, status: os.stat_result, now: int) -> int:
+    """Give the moment that is told; the file's own may be anything, so it is bounded."""
     return min(now, told or max(0, status.st_mtime_ns))
-
-
-def _reading(name: str, notes: CoreNotes) -> SourceName | None:
-    try:
-        readings = naming.read_source_name(name)
-    except NamingError:
-        return None
-    return naming.choose_reading(readings, notes.pid, notes.comm)
-
-
-def _crash_of(item: CrashItem) -> Crash:
-    return Crash(**{field.name: getattr(item, field.name) for field in fields(Crash)})
 
 
 def _first(*values: int | None) -> int | None:

@@ -1,22 +1,12 @@
 """Whose crash it is: the pod, the container and the process, and how sure that is."""
 
-import re
 from dataclasses import dataclass
 
 from common.log import Logger
 from common.record import Identity
+from common.workload import stem
 
 log = Logger()
-
-# Kubernetes draws generated names from these letters (apimachinery, util/rand), so that no word
-# comes out: the pod-template hash of a Deployment, the five of every generateName.
-_DRAWN = "[bcdfghjklmnpqrstvwxz2456789]"
-_GENERATED = (
-    re.compile(rf"(.+)-{_DRAWN}{{6,10}}-{_DRAWN}{{5}}"),  # Deployment
-    re.compile(rf"(.+)-\d{{8,10}}-{_DRAWN}{{5}}", re.ASCII),  # CronJob
-    re.compile(rf"(.+)-{_DRAWN}{{5}}"),  # DaemonSet, Job
-    re.compile(r"(.+)-\d{1,5}", re.ASCII),  # StatefulSet
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,14 +18,6 @@ class Whose:
     container: str
     workload: str
     identity: Identity
-
-
-def stem(pod: str) -> str:
-    """Give the pod's name without its generated suffix: the name of its workload."""
-    for pattern in _GENERATED:
-        if match := pattern.fullmatch(pod):
-            return match[1]
-    return pod
 
 
 class Identifier:

@@ -13,12 +13,10 @@ import zmq
 from common.daemon import Stop
 from common.item import CrashItem
 from common.log import Logger
-from common.naming import is_core_name
 from common.workqueue import ItemReceiver
-from services.coremond import sources
 from services.coremond.inbox import Inbox
 from services.coremond.sweep import Sweep
-from services.coremond.watch import CrashDirectory
+from services.coremond.watch import Found, SourceDirectories
 from services.coremond.worker import Worker
 
 log = Logger()
@@ -37,7 +35,7 @@ class Loop:
 
     def __init__(
         self,
-        directory: CrashDirectory,
+        directories: SourceDirectories,
         items: ItemReceiver,
         worker: Worker,
         sweep: Sweep,
@@ -46,7 +44,7 @@ class Loop:
         sweep_interval: float,
         calm: Callable[[], None] = lambda: None,
     ) -> None:
-        self._directory = directory
+        self._directories = directories
         self._items = items
         self._worker = worker
         self._sweep = sweep
@@ -56,8 +54,8 @@ class Loop:
         self._next_scan = time.monotonic()
         self._next_sweep = self._next_scan
         self._lanes = ThreadPoolExecutor(LANES, "lane", initializer=calm)
-        self._under_way: dict[str, tuple[CrashItem | None, Future[bool]]] = {}
-        self._heard_meanwhile: dict[str, CrashItem | None] = {}
+        self._under_way: dict[Found, tuple[CrashItem | None, Future[bool]]] = {}
+        self._heard_meanwhile: dict[Found, CrashItem | None] = {}
         """What happened to sources that are under way, which are looked at again after that."""
         self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -72,7 +70,7 @@ class Loop:
         """Go on until *stop*."""
         poller = zmq.Poller()
         poller.register(stop.fileno(), zmq.POLLIN)
-        poller.register(self._directory.fileno(), zmq.POLLIN)
+        self._directories.register(poller)
         poller.register(self._ended, zmq.POLLIN)
         self._items.register(poller)
         while not stop.is_set():
@@ -96,52 +94,53 @@ class Loop:
         return max(0.0, min(due) - now)
 
     def _hear(self) -> None:
-        changed = self._directory.changed()
+        changed = self._directories.changed()
         if changed is None:
             self._next_scan = 0.0
-        for name in changed or ():
-            self._inbox.offer(name, at_once=True)
+        for found in changed or ():
+            self._inbox.offer(found, at_once=True)
         for item in self._items.waiting():
             self._offer_item(item)
 
     def _offer_item(self, item: CrashItem) -> None:
-        folder, _, name = item.path.rpartition("/")
-        if folder != str(self._directory.path) or not is_core_name(name):
+        found = self._directories.find(item.path)
+        if found is None:
             log.warning(
                 "work item refused",
                 path=item.path,
-                reason=f"expected a core file directly in {self._directory.path}",
+                reason=f"expected a core file directly in {self._directories}",
                 effect="it is dropped",
             )
             return
-        self._inbox.offer(name, item, at_once=True)
+        self._inbox.offer(found, item, at_once=True)
 
     def _scan(self) -> None:
-        names = self._directory.names()
-        for name in names - self._under_way.keys():
-            self._inbox.offer(name)
-        self._worker.forget_missing(names)
-        sources.remove_stale_sidecars(self._directory.descriptor)
+        there = self._directories.all()
+        for found in there - self._under_way.keys():
+            self._inbox.offer(found)
+        self._worker.forget_missing(there)
+        self._worker.release_holds()
+        self._directories.tidy()
         self._next_scan = time.monotonic() + self._scan_interval
 
-    def _begin(self, name: str, item: CrashItem | None) -> None:
-        if name in self._under_way:
-            self._heard_meanwhile[name] = item
+    def _begin(self, found: Found, item: CrashItem | None) -> None:
+        if found in self._under_way:
+            self._heard_meanwhile[found] = item
             return
-        future = self._lanes.submit(self._worker.handle, name, item)
-        self._under_way[name] = item, future
+        future = self._lanes.submit(self._worker.handle, found, item)
+        self._under_way[found] = item, future
         future.add_done_callback(lambda _: os.eventfd_write(self._ended, 1))
 
     def _collect(self) -> None:
         """See what became of sources that were handled; what nobody expected is raised."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._ended)
-        ended = [(name, *work) for name, work in self._under_way.items() if work[1].done()]
-        for name, item, future in ended:
-            del self._under_way[name]
+        ended = [(found, *work) for found, work in self._under_way.items() if work[1].done()]
+        for found, item, future in ended:
+            del self._under_way[found]
             if future.result():
-                self._inbox.forget(name)
+                self._inbox.forget(found)
             else:
-                self._inbox.offer_again(name, item, time.monotonic())
-            if name in self._heard_meanwhile:
-                self._inbox.offer(name, self._heard_meanwhile.pop(name), at_once=True)
+                self._inbox.offer_again(found, item, time.monotonic())
+            if found in self._heard_meanwhile:
+                self._inbox.offer(found, self._heard_meanwhile.pop(found), at_once=True)

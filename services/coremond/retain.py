@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from common.record import CrashRecord
 from common.settings import NANOSECONDS
@@ -46,6 +47,16 @@ def decide(history: Iterable[CrashRecord], crashed_at: int, limits: Retention) -
         # A core that is gone from an open window leaves its place to another.
         place = 1 + sum(record.state == "stored" for record in window)
     return Keep(window=place)
+
+
+def reason_of(limits: Retention) -> str:
+    """Say why a core is held that `decide` does not keep."""
+    return f"the limit of {limits.cores_max_files} cores of this process is reached"
+
+
+def is_denied(process: str, limits: Retention) -> bool:
+    """Say whether no core of *process* is ever kept."""
+    return any(fnmatchcase(process, pattern) for pattern in limits.deny)
 
 
 def choose_replaced(history: Iterable[CrashRecord], limits: Retention) -> list[CrashRecord]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from common.disk import DiskLimits, read_disk_limits
@@ -10,7 +11,8 @@ from common.effort import Effort, read_effort
 from common.item import CodecName
 from common.packing.registry import read_codec
 from common.places import Places, read_places
-from common.settings import EnvReader, boolean, count, duration, size
+from common.settings import EnvReader, boolean, count, duration, names, path, size
+from services.coremond.file_pattern import FilePattern
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +33,10 @@ class Retention:
 
     retention: float = 0.0
     """COREMON_RETENTION: cores older than this are deleted, sources too; 0 = off."""
+
+    deny: tuple[str, ...] = ()
+    """COREMON_DENY: processes of which no core is kept: names, with `*` and `?`, and commas between
+    them; their crashes are counted."""
 
     record_retention: float = 90 * 86400.0
     """COREMON_RECORD_RETENTION: records of crashes whose core is not there (any more) are deleted
@@ -53,12 +59,32 @@ class CoremondSettings(Places):
     """COREMON_DELETE_SRC: delete a source once its stored core is durable and verified; false: a
     source is converted exactly once, and stays."""
 
+    source_pattern: FilePattern = field(default_factory=FilePattern)
+    """COREMON_SOURCE_PATTERN: what the kernel calls cores in the crash directory: the last part of
+    its core_pattern."""
+
+    systemd_dir: Path | None = None
+    """COREMON_SYSTEMD_DIR: where systemd-coredump stores cores, which are taken from there too, as
+    in `/var/lib/systemd/coredump`; `off`: they are not."""
+
+    apport_reports: Path | None = None
+    """COREMON_APPORT_REPORTS: where Apport writes its reports (`*.crash`), whose cores are taken
+    too, as in `/var/crash`, which may be the crash directory; `off`: they are not."""
+
+    apport_cores_dir: Path | None = None
+    """COREMON_APPORT_CORES_DIR: where Apport writes the cores that users ask for by ulimit, as in
+    `/var/lib/apport/coredump`; `off`: they are not taken."""
+
+    delete_foreign_src: bool = False
+    """COREMON_DELETE_FOREIGN_SRC: as COREMON_DELETE_SRC, for those three directories, which belong
+    to others, who delete what is in them themselves."""
+
     cores_interval: float = 300.0
     """COREMON_CORES_INTERVAL: how often stored cores are looked through for what is too old."""
 
     scan_interval: float = 10.0
-    """COREMON_SCAN_INTERVAL: how often the crash directory is looked through for what no event
-    told of (network file systems have none)."""
+    """COREMON_SCAN_INTERVAL: how often the source directories are looked through for what no
+    event told of (network file systems have none)."""
 
     codec: CodecName = "gzip"
     """COREMON_CODEC: how cores are stored: `gzip`, `zstd` or `lz4`."""
@@ -78,6 +104,7 @@ class CoremondSettings(Places):
                 ),
                 rotate=reader.read("COREMON_ROTATE", boolean, keep.rotate),
                 retention=reader.read("COREMON_RETENTION", duration, keep.retention),
+                deny=reader.read("COREMON_DENY", names, keep.deny),
                 record_retention=reader.read(
                     "COREMON_RECORD_RETENTION", duration, keep.record_retention
                 ),
@@ -85,6 +112,19 @@ class CoremondSettings(Places):
             ),
             disk=read_disk_limits(reader),
             delete_src=reader.read("COREMON_DELETE_SRC", boolean, default.delete_src),
+            source_pattern=reader.read(
+                "COREMON_SOURCE_PATTERN", FilePattern.parse, default.source_pattern
+            ),
+            systemd_dir=reader.read("COREMON_SYSTEMD_DIR", path_or_off, default.systemd_dir),
+            apport_reports=reader.read(
+                "COREMON_APPORT_REPORTS", path_or_off, default.apport_reports
+            ),
+            apport_cores_dir=reader.read(
+                "COREMON_APPORT_CORES_DIR", path_or_off, default.apport_cores_dir
+            ),
+            delete_foreign_src=reader.read(
+                "COREMON_DELETE_FOREIGN_SRC", boolean, default.delete_foreign_src
+            ),
             cores_interval=reader.read("COREMON_CORES_INTERVAL", duration, default.cores_interval),
             scan_interval=reader.read("COREMON_SCAN_INTERVAL", duration, default.scan_interval),
             codec=read_codec(reader),
@@ -92,5 +132,18 @@ class CoremondSettings(Places):
         )
         reader.require(settings.cores_interval > 0, "COREMON_CORES_INTERVAL: expected more than 0")
         reader.require(settings.scan_interval > 0, "COREMON_SCAN_INTERVAL: expected more than 0")
+        for name, other in (
+            ("COREMON_SYSTEMD_DIR", settings.systemd_dir),
+            ("COREMON_APPORT_CORES_DIR", settings.apport_cores_dir),
+        ):
+            reader.require(
+                other != settings.crash_dir,
+                f"{name}={str(other)!r}: expected another directory than COREMON_CRASH_DIR",
+            )
         reader.finish()
         return settings
+
+
+def path_or_off(text: str) -> Path | None:
+    """Read an absolute path, or ``off``."""
+    return None if text == "off" else path(text)

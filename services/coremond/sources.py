@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from common import naming
 from common.errors import CollectorError, SourceError
 from common.files import exists, open_own_directory, read_limited, remove
-from common.item import MESSAGE_LIMIT, CrashItem
+from common.item import MESSAGE_LIMIT, Crash, CrashItem
 from common.log import Logger
-from common.record import Source
+from common.record import CrashRecord, Source
 
 log = Logger()
 
@@ -59,6 +60,29 @@ def is_there(directory: int, source: Source) -> bool:
     except (OSError, ValueError):
         return False
     return Source.of(name, status).key == source.key
+
+
+def is_grown(record: CrashRecord, source: Source, crash: Crash) -> bool:
+    """Say whether *source*, of *crash*, is a source of *record* to which something was added.
+
+    A file may get the number of one that is gone; then the process has another.
+    """
+    return (
+        (record.arrived, record.host_pid, record.signal)
+        == (crash.arrived, crash.host_pid, crash.signal)
+        and (crash.host_pid is not None or record.crashed_at == crash.crashed_at)
+        and any(_is_same_file(known, source) for known in record.sources)
+    )
+
+
+def grown(record: CrashRecord, source: Source) -> CrashRecord:
+    """Describe the source in *record* anew, to which something was added."""
+    others = (known for known in record.sources if not _is_same_file(known, source))
+    return replace(record, sources=(*others, source))
+
+
+def _is_same_file(one: Source, other: Source) -> bool:
+    return (one.name, one.inode) == (other.name, other.inode)
 
 
 def remove_stale_sidecars(directory: int) -> None:

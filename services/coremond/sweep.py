@@ -10,22 +10,22 @@ from common.files import open_regular, refuse_if_being_written
 from common.log import Logger
 from common.record import CrashRecord
 from common.settings import NANOSECONDS
-from services.coremond import retain, sources
+from services.coremond import retain
 from services.coremond.room import Room
 from services.coremond.settings import Retention
 from services.coremond.store import CoreStore
-from services.coremond.watch import CrashDirectory
+from services.coremond.watch import Found, SourceDirectories
 from services.coremond.worker import SETTLED_FOR, Worker
 
 log = Logger()
 
 
 class Sweep:
-    """Applies the retention settings to the store and to the crash directory."""
+    """Applies the retention settings to the store and to the source directories."""
 
     def __init__(
         self,
-        directory: CrashDirectory,
+        directories: SourceDirectories,
         store: CoreStore,
         worker: Worker,
         room: Room,
@@ -33,7 +33,7 @@ class Sweep:
         *,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._directory = directory
+        self._directories = directories
         self._store = store
         self._worker = worker
         self._room = room
@@ -56,18 +56,19 @@ class Sweep:
         if self._keep.retention == 0:
             return
         oldest = now - int(self._keep.retention * NANOSECONDS)
-        for name in self._directory.names():
-            if self._is_older(name, oldest, now):
+        for found in self._directories.all():
+            may_go = found.directory.is_ours or found.directory.sources_go
+            if may_go and self._is_older(found, oldest, now):
                 log.info(
                     "deleting src core file",
-                    src=self._directory.path / name,
+                    src=found.path,
                     reason="older than COREMON_RETENTION",
                 )
-                sources.remove_source(self._directory.descriptor, name)
+                found.remove()
 
-    def _is_older(self, name: str, oldest: int, now: int) -> bool:
+    def _is_older(self, found: Found, oldest: int, now: int) -> bool:
         try:
-            descriptor = open_regular(self._directory.descriptor, name)
+            descriptor = open_regular(found.directory.descriptor, found.name)
         except (FileNotFoundError, SourceError, BusyError):
             return False
         try:
@@ -95,9 +96,8 @@ class Sweep:
             )
 
     def _forget_records(self, now: int) -> None:
-        directory = self._directory.descriptor
         records = retain.choose_forgotten(self._store.records(), now, self._keep.record_retention)
         for record in records:
             # A source that is still there would be taken for a new crash.
-            if not any(sources.is_there(directory, source) for source in record.sources):
+            if not any(self._directories.has(source) for source in record.sources):
                 self._store.forget(record)

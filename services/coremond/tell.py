@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+from common.holds import Hold
 from common.item import CoreEvent, EventKind
 from common.record import CrashRecord
+from services.coremond.holds import Change
 from services.coremond.store import CoreStore
 
 
@@ -30,6 +32,20 @@ class Teller:
                 core="" if kind == "held" else str(self._store.path / record.core),
                 reason=record.reason,
                 at=self._clock(),
+            )
+        )
+
+    def tell_hold(self, kind: Change, hold: Hold) -> None:
+        """Tell that crashes of a process are turned away from now on, or no longer."""
+        self._send(
+            CoreEvent(
+                kind=kind,
+                id="",
+                pod=hold.workload,
+                process=hold.process,
+                reason=hold.reason,
+                at=self._clock(),
+                until=hold.until,
             )
         )
 

@@ -11,7 +11,8 @@ from threading import RLock
 from common import elf, naming
 from common.errors import BusyError, CorruptError, SourceError, SpaceError, StoppedError
 from common.files import open_regular, refuse_if_being_written
-from common.item import Crash, CrashItem, clean
+from common.holds import Hold
+from common.item import Crash, CrashItem
 from common.log import Logger, log_moment
 from common.naming import CoreName
 from common.packing.opened import OpenCore
@@ -20,15 +21,20 @@ from common.settings import NANOSECONDS
 from services.coremond import retain, sources
 from services.coremond.convert import NO_SPACE, Conversion, Converter
 from services.coremond.gather import find_missing, gather
+from services.coremond.holds import Holds
 from services.coremond.identity import Identifier
 from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings
 from services.coremond.store import CoreStore
 from services.coremond.tell import Teller
-from services.coremond.watch import CrashDirectory
+from services.coremond.watch import Found, SourceDirectories
 
 log = Logger()
 
+_DENIED = "COREMON_DENY names its process"
+_FOR_GOOD = 2**63 - 1
+_NO_SPACE_FOR = 10.0
+"""Seconds that crashes of a process are turned away after there was no space for its core."""
 SETTLED_FOR = 5.0
 """Seconds without a change after which a file is complete, where leases cannot tell."""
 
@@ -41,7 +47,7 @@ class Worker:
 
     def __init__(
         self,
-        directory: CrashDirectory,
+        directories: SourceDirectories,
         store: CoreStore,
         identifier: Identifier,
         settings: CoremondSettings,
@@ -49,40 +55,42 @@ class Worker:
         *,
         room: Room,
         teller: Teller,
+        holds: Holds,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.deciding = RLock()
         """Held by whoever changes the store."""
-        self._directory = directory
+        self._directories = directories
         self._store = store
         self._identifier = identifier
         self._settings = settings
         self._converter = converter
         self._room = room
         self._teller = teller
+        self._holds = holds
         self._clock = clock
         self._under_way: dict[str, CrashRecord] = {}
         """The cores that are being converted, as they will be."""
-        self._said: dict[str, str] = {}
+        self._said: dict[Found, str] = {}
         """What was last said of a source that stays, so that it is not said at each scan."""
 
-    def handle(self, name: str, item: CrashItem | None) -> bool:
-        """Take the source *name* all the way; False if it is to be looked at again later.
+    def handle(self, found: Found, item: CrashItem | None) -> bool:
+        """Take a source all the way; False if it is to be looked at again later.
 
         *item* is what a message told of it.
         """
         with self.deciding:
-            return self._handle(name, item)
+            return self._handle(found, item)
 
-    def _handle(self, name: str, item: CrashItem | None) -> bool:
+    def _handle(self, found: Found, item: CrashItem | None) -> bool:
         try:
-            if self._is_settled(name):
+            if self._is_settled(found):
                 return True
-            descriptor = open_regular(self._directory.descriptor, name)
+            descriptor = open_regular(found.directory.descriptor, found.name)
         except FileNotFoundError:
             return True
         except SourceError as error:
-            self._say_once(name, "core file refused", str(error), "it is left as it is")
+            self._say_once(found, "core file refused", str(error), "it is left as it is")
             return True
         except BusyError:
             return False
@@ -90,78 +98,98 @@ class Worker:
             refuse_if_being_written(
                 descriptor, settled_for=SETTLED_FOR, now=self._clock() / NANOSECONDS
             )
-            self._handle_complete(name, item, descriptor)
+            self._handle_complete(found, item, descriptor)
         except BusyError:
             return False
         except StoppedError:
             return True
         except (OSError, CorruptError) as error:
             self._store.check()
-            self._fail(name, error)
+            self._fail(found, error)
             return False
         finally:
             os.close(descriptor)
-        self._said.pop(name, None)
+        self._said.pop(found, None)
         return True
 
-    def forget_missing(self, names: set[str]) -> None:
-        """Forget what was said of sources that are not among *names* any more."""
+    def forget_missing(self, there: set[Found]) -> None:
+        """Forget what was said of sources that are not *there* any more."""
         with self.deciding:
-            for name in self._said.keys() - names:
-                del self._said[name]
+            for found in self._said.keys() - there:
+                del self._said[found]
 
-    def _is_settled(self, name: str) -> bool:
+    def _is_settled(self, found: Found) -> bool:
         """Let a source go that was taken in before; say whether it is one.
 
         It may have a second name by then, in the store, so it is not opened.
         """
         try:
-            status = os.lstat(name, dir_fd=self._directory.descriptor)
+            status = os.lstat(found.name, dir_fd=found.directory.descriptor)
         except FileNotFoundError:
             raise
         except OSError:  # a name that no file can have: who opens it says so
             return False
-        known = self._store.record_of(Source.of(name, status))
+        source = Source.of(found.name, status)
+        known = self._store.record_of(source)
         if known is None or not stat.S_ISREG(status.st_mode):
             return False
         if known.state == "stored" and not self._store.has_core(known):
             self._store.forget(known)  # its core did not appear after all
             return False
-        self._delete_source(name, known)
+        self._delete_source(found, known, source)
         return True
 
-    def _handle_complete(self, name: str, item: CrashItem | None, descriptor: int) -> None:
+    def _handle_complete(self, found: Found, item: CrashItem | None, descriptor: int) -> None:
         self._store.check()
         status = os.fstat(descriptor)
-        if name not in self._said:
-            log.info("new core file detected", file=self._path(name))
-        told = sources.read_sidecar(self._directory.descriptor, name)
+        source = Source.of(found.name, status)
+        found.refuse_if_hidden(status)
+        if found not in self._said:
+            log.info("new core file detected", file=found.path)
         core = OpenCore(descriptor)
+        told = found.tell(descriptor, status, core)
         notes = elf.read_notes(core.read)
-        crash = gather(name, told or item, notes, status, self._clock())
+        seen = told.seen or item or Crash()
+        crash = gather(seen, told.readings, notes, status, self._clock())
+        if found.directory.kind.may_grow and (known := self._grown(source, crash)):
+            self._store.save(sources.grown(known, source))
+            self._delete_source(found, known, source)
+            return
         record = replace(
-            self._record(crash, Source.of(name, status)),
+            self._record(crash, source),
             elf=notes is not None,
-            owner=status.st_uid,
+            owner=status.st_uid if told.owner is None else told.owner,
             size=status.st_size if core.size is None else core.size,
         )
+        if told.lack:
+            until = told.item.held_until if told.item else 0
+            count = told.item.count if told.item else 1
+            self._hold(found, replace(record, size=0, count=count), told.lack, until=until)
+            return
+        if retain.is_denied(record.process, self._settings.keep):
+            self._hold(found, record, _DENIED, until=_FOR_GOOD)
+            return
         coming = [other for other in self._under_way.values() if other.key == record.key]
         history = [*self._recorded(record), *coming]
         decision = retain.decide(history, record.crashed_at, self._settings.keep)
         if isinstance(decision, retain.Keep):
             conversion = Conversion(
-                source=self._path(name),
+                source=found.path,
                 descriptor=descriptor,
                 record=replace(record, window=decision.window),
-                item=told,
+                item=told.item,
             )
-            self._keep(name, conversion, notes)
+            self._keep(found, conversion, notes)
         else:
-            limit = self._settings.keep.cores_max_files
-            reason = f"the limit of {limit} cores of this process is reached"
+            reason = retain.reason_of(self._settings.keep)
             if core.size is not None:
                 record = find_missing(record, notes, core.size)
-            self._hold(name, record, reason, until=decision.until)
+            self._hold(found, record, reason, until=decision.until)
+
+    def _grown(self, source: Source, crash: Crash) -> CrashRecord | None:
+        """Give the record of a source to which something was added since, as *source* is now."""
+        records = self._store.records()
+        return next((known for known in records if sources.is_grown(known, source, crash)), None)
 
     def _recorded(self, like: CrashRecord) -> list[CrashRecord]:
         """Give the records of the same process."""
@@ -197,7 +225,7 @@ class Worker:
             sources=(source,),
         )
 
-    def _keep(self, name: str, conversion: Conversion, notes: elf.CoreNotes | None) -> None:
+    def _keep(self, found: Found, conversion: Conversion, notes: elf.CoreNotes | None) -> None:
         record = conversion.record
         log.info("creating coredump", src=conversion.source, dst=self._stored_path(record))
         room: list[CrashRecord] | None = None
@@ -221,10 +249,37 @@ class Worker:
             raise
         if room is None:
             self._store.discard(record.name)
-            self._hold(name, replace(record, window=0), "there is no space for it")
+            until = self._clock() + int(_NO_SPACE_FOR * NANOSECONDS)
+            self._hold(found, replace(record, window=0), "there is no space for it", until=until)
             return
         self._teller.tell_of("stored", stored)
-        self._delete_source(name, stored)
+        self._hold_at_limit(stored)
+        self._delete_source(found, stored, stored.sources[-1])
+
+    def recall_holds(self) -> None:
+        """Hold the processes again that an earlier coremond held, as the records tell."""
+        with self.deciding:
+            for record in {record.key: record for record in self._store.records()}.values():
+                self._hold_at_limit(record)
+
+    def release_holds(self) -> None:
+        """End the holds whose time is over."""
+        with self.deciding:
+            self._holds.release()
+
+    def _hold_at_limit(self, record: CrashRecord) -> None:
+        """Have crashes of the same process turned away, if no core of it would be kept now."""
+        keep = self._settings.keep
+        decision = retain.decide(self._recorded(record), self._clock(), keep)
+        if isinstance(decision, retain.Hold):
+            self._turn_away(record, retain.reason_of(keep), decision.until)
+
+    def _turn_away(self, record: CrashRecord, reason: str, until: int) -> None:
+        """Have crashes of a process turned away; only crashagent's own, for it writes as we do."""
+        if record.owner == os.geteuid():
+            self._holds.add(
+                Hold(workload=record.workload, process=record.process, until=until, reason=reason)
+            )
 
     @contextmanager
     def _undecided(self, record: CrashRecord) -> Iterator[None]:
@@ -245,18 +300,17 @@ class Worker:
                 self.remove(old, "made room for another")
             return bool(going)
 
-    def _hold(self, name: str, record: CrashRecord, reason: str, *, until: int = 0) -> None:
+    def _hold(self, found: Found, record: CrashRecord, reason: str, *, until: int = 0) -> None:
         """Count a crash whose core is not kept: in the record of its like, if there is one.
 
         *until* (ns) its process is held, if it is.
         """
         like = self._held_like(record, reason)
         if like:
-            directory = self._directory.descriptor
-            kept = [source for source in like.sources if sources.is_there(directory, source)]
+            kept = [source for source in like.sources if self._directories.has(source)]
             record = replace(
                 like,
-                count=like.count + 1,
+                count=like.count + record.count,
                 last_crashed_at=max(like.last_crashed_at, record.crashed_at),
                 sources=(*kept, *record.sources),
             )
@@ -265,14 +319,15 @@ class Worker:
         self._store.save(record)
         log.warning(
             "core not kept",
-            src=self._path(name),
+            src=found.path,
             reason=reason,
             effect=f"the crash is counted in {record.name}{naming.RECORD_SUFFIX}",
             count=record.count,
             **({"until": log_moment(until / NANOSECONDS)} if until else {}),
         )
         self._teller.tell_of("held", record)
-        self._delete_source(name, record)
+        self._turn_away(record, reason, until)
+        self._delete_source(found, record, record.sources[-1])
 
     def _held_like(self, record: CrashRecord, reason: str) -> CrashRecord | None:
         """Give the record that a held crash is counted in: since the last core that was kept."""
@@ -291,29 +346,26 @@ class Worker:
         log.info("core removed", core=self._store.path / record.core, reason=reason)
         self._teller.tell_of("removed", removed)
 
-    def _delete_source(self, name: str, record: CrashRecord) -> None:
-        """Let the source go, which *record* has taken in, if it is to go."""
-        if not self._settings.delete_src:
+    def _delete_source(self, found: Found, record: CrashRecord, source: Source) -> None:
+        """Let the source go, which *record* has taken in, if it is to go, and is still the same."""
+        if not found.directory.sources_go or not found.directory.has(source):
             return
-        log.info("deleting src core file", src=self._path(name), dst=self._stored_path(record))
-        sources.remove_source(self._directory.descriptor, name)
+        log.info("deleting src core file", src=found.path, dst=self._stored_path(record))
+        found.remove()
 
-    def _fail(self, name: str, error: OSError | CorruptError) -> None:
+    def _fail(self, found: Found, error: OSError | CorruptError) -> None:
         full = isinstance(error, OSError) and error.errno in NO_SPACE
         reason = "the disk is full" if full else str(error)
         effect = "the source stays, and is tried again"
-        if self._say_once(name, "core could not be stored", reason, effect):
-            self._teller.tell_failed(self._path(name), reason)
+        if self._say_once(found, "core could not be stored", reason, effect):
+            self._teller.tell_failed(found.path, reason)
 
-    def _say_once(self, name: str, text: str, reason: str, effect: str) -> bool:
-        if self._said.get(name) == reason:
+    def _say_once(self, found: Found, text: str, reason: str, effect: str) -> bool:
+        if self._said.get(found) == reason:
             return False
-        self._said[name] = reason
-        log.error(text, src=self._path(name), reason=reason, effect=effect)
+        self._said[found] = reason
+        log.error(text, src=found.path, reason=reason, effect=effect)
         return True
 
     def _stored_path(self, record: CrashRecord) -> str:
         return str(self._store.path / record.name)
-
-    def _path(self, name: str) -> str:
-        return clean(os.fsencode(self._directory.path / name))

@@ -5,8 +5,11 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
 from threading import Lock, Thread
+from typing import Protocol
 
 import zmq
 
@@ -14,16 +17,21 @@ from common import daemon
 from common.daemon import Stop
 from common.effort import Effort
 from common.errors import ConfigError, SourceError
+from common.holds import HoldsFile
 from common.item import CrashItem
 from common.log import Logger
 from common.packing.crew import Crew
 from common.workqueue import ItemSender, items_endpoint
 from services.crashagent import keeper
-from services.crashagent.apport import STOP_GRACE, ApportServer
+from services.crashagent.apport import ApportServer
+from services.crashagent.intakes import STOP_GRACE, Intakes
+from services.crashagent.kernel import KernelServer
 from services.crashagent.listener import inherited_listener, open_listener
 from services.crashagent.receive import Limits
 from services.crashagent.settings import CrashagentSettings
 from services.crashagent.spool import Spool
+from services.crashagent.systemd import SystemdServer
+from services.crashagent.turned_away import TurnedAway
 
 log = Logger()
 
@@ -40,35 +48,79 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
         idle_timeout=settings.idle_timeout,
         timeout=settings.timeout,
         disk=settings.disk,
+        resident=settings.resident,
     )
+    sending = Lock()
+
+    def tell(item: CrashItem) -> None:
+        with sending:
+            items.send(item)
+
     with (
-        _listener(settings) as listener,
+        ExitStack() as stack,
         Crew(settings.effort.threads, settings.effort.calm) as crew,
         closing(_spool(settings, hostname, crew)) as spool,
         zmq.Context() as context,
         ItemSender(context, items_endpoint(settings.run_dir)) as items,
+        closing(TurnedAway(HoldsFile(settings.run_dir), spool, tell)) as turned_away,
     ):
-        sending = Lock()
-
-        def tell(item: CrashItem) -> None:
-            with sending:
-                items.send(item)
-
+        intakes = Intakes(
+            spool.finish, limits, most=settings.max_intakes, tell=tell, calm=settings.effort.calm
+        )
+        apport = stack.enter_context(_apport_listener(settings))
+        servers: list[Server] = [
+            ApportServer(apport, spool, intakes, turned_away, idle_timeout=settings.idle_timeout)
+        ]
+        if settings.kernel_socket:
+            kernel = stack.enter_context(
+                _listener("CRASHAGENT_KERNEL_FD", settings.kernel_fd, settings.kernel_socket)
+            )
+            servers.append(KernelServer(kernel, spool, intakes, turned_away))
+            log.debug("the kernel may connect", addr=settings.kernel_socket)
+        if settings.systemd_socket:
+            systemd = stack.enter_context(
+                _listener(
+                    "CRASHAGENT_SYSTEMD_FD",
+                    settings.systemd_fd,
+                    settings.systemd_socket,
+                    socket.SOCK_SEQPACKET,
+                )
+            )
+            servers.append(
+                SystemdServer(
+                    systemd, spool, intakes, turned_away, idle_timeout=settings.idle_timeout
+                )
+            )
+            log.debug("systemd-coredump may connect", addr=settings.systemd_socket)
         recovering = Thread(
             target=_recover, args=(spool.recover(), tell, settings.effort, stop), daemon=True
         )
         recovering.start()
-        server = ApportServer(
-            listener,
-            spool,
-            limits,
-            max_intakes=settings.max_intakes,
-            tell=tell,
-            calm=settings.effort.calm,
-        )
         log.info("listen and serve", addr=settings.apport_socket)
-        server.serve(stop)
+        _serve_all(servers, stop)
+        intakes.stop()
         recovering.join(STOP_GRACE)
+
+
+class Server(Protocol):
+    """One way in."""
+
+    def serve(self, stop: Stop) -> None:
+        """Take crashes in until *stop*."""
+        ...
+
+
+def _serve_all(servers: list[Server], stop: Stop) -> None:
+    """Have each serve in a thread of its own; where one fails, all stop, and that is raised."""
+
+    def serve(server: Server) -> None:
+        try:
+            server.serve(stop)
+        finally:
+            stop.set()
+
+    with ThreadPoolExecutor(len(servers), "serve") as threads:
+        list(threads.map(serve, servers))
 
 
 def _recover(
@@ -88,10 +140,15 @@ def _allow_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _listener(settings: CrashagentSettings) -> socket.socket:
-    if settings.listen_fd is not None:
-        return inherited_listener(settings.listen_fd)
-    return open_listener(settings.apport_socket)
+def _apport_listener(settings: CrashagentSettings) -> socket.socket:
+    return _listener("CRASHAGENT_LISTEN_FD", settings.listen_fd, settings.apport_socket)
+
+
+def _listener(
+    name: str, inherited: int | None, path: Path, kind: int = socket.SOCK_STREAM
+) -> socket.socket:
+    """Take over the *inherited* socket, which the setting *name* tells of, or listen at *path*."""
+    return open_listener(path, kind) if inherited is None else inherited_listener(name, inherited)
 
 
 def _spool(settings: CrashagentSettings, hostname: str, crew: Crew) -> Spool:

@@ -9,15 +9,11 @@ import select
 import socket
 import stat
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from threading import Event
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 from common.daemon import Stop
 from common.errors import MessageError
-from common.item import CrashItem
+from common.item import Arrival, CrashItem
 from common.log import Logger
 from services.crashagent.apport_message import (
     ANCILLARY_SIZE,
@@ -25,18 +21,17 @@ from services.crashagent.apport_message import (
     MESSAGE_SIZE,
     Ancillary,
     Forwarded,
+    is_from_helper,
     parse_message,
     read_credentials,
     read_descriptors,
 )
-from services.crashagent.process import read_process
-from services.crashagent.receive import Limits, receive
-from services.crashagent.spool import Intake, Spool
+from services.crashagent.intakes import Begun, Intakes
+from services.crashagent.process import Held, hold
+from services.crashagent.spool import Spool
+from services.crashagent.turned_away import TurnedAway
 
 log = Logger()
-
-STOP_GRACE = 20.0
-"""Seconds that cores on their way have to arrive once crashagent is asked to stop."""
 
 MOST_WAITING = 256
 """Connections without a message; the oldest goes for a further one."""
@@ -46,32 +41,29 @@ _STARVED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 class ApportServer:
-    """Owns the listening socket, and the threads that take cores in from it."""
+    """Owns the connections at *listener*; one without a message may stay so for *idle_timeout*."""
 
     def __init__(
         self,
         listener: socket.socket,
         spool: Spool,
-        limits: Limits,
+        intakes: Intakes,
+        turned_away: TurnedAway,
         *,
-        max_intakes: int,
-        tell: Callable[[CrashItem], None],
-        calm: Callable[[], None] = lambda: None,
+        idle_timeout: float,
     ) -> None:
         self._listener = listener
         self._spool = spool
-        self._limits = limits
-        self._tell = tell
-        self._pool = ThreadPoolExecutor(max_intakes, "intake", initializer=calm)
-        self._out_of_time = Event()
-        self._under_way: set[Future[None]] = set()
+        self._intakes = intakes
+        self._turned_away = turned_away
+        self._idle_timeout = idle_timeout
         self._waiting: dict[int, _Waiting] = {}
         self._poll = select.poll()
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def serve(self, stop: Stop) -> None:
-        """Take crashes in until *stop*; then let those on their way arrive, for a while."""
+        """Take crashes in until *stop*."""
         self._poll.register(stop, select.POLLIN)
         while not stop.is_set():
             # Whoever cannot be served for want of descriptors is not joined by others.
@@ -84,20 +76,8 @@ class ApportServer:
             self._try_waiting(ready)
             if self._listener.fileno() in ready:
                 self._accept_waiting(stop)
-        self._finish()
-
-    def _finish(self) -> None:
         for waiting in self._waiting.values():
             waiting.connection.close()
-        wait(set(self._under_way), timeout=STOP_GRACE)
-        self._out_of_time.set()
-        self._pool.shutdown(wait=True)
-
-    def _submit(self, begun: "_Begun | None") -> None:
-        if begun:
-            future = self._pool.submit(self._run, begun)
-            self._under_way.add(future)
-            future.add_done_callback(self._under_way.discard)
 
     def _accept_waiting(self, stop: Stop) -> None:
         while not stop.is_set():
@@ -115,7 +95,7 @@ class ApportServer:
                 time.sleep(_PERIOD)
                 return
             connection.setblocking(False)
-            self._take(_Waiting(connection, time.monotonic() + self._limits.idle_timeout))
+            self._take(_Waiting(connection, time.monotonic() + self._idle_timeout))
 
     def _take(self, waiting: "_Waiting") -> None:
         """Note the crash on disk before anything else, and leave its core to a thread.
@@ -134,7 +114,8 @@ class ApportServer:
             log.error("crash lost", reason=error.strerror, effect="nothing of it can be written")
             waiting.connection.close()
         else:
-            self._submit(begun)
+            if begun:
+                self._intakes.submit(begun)
 
     def _let_wait(self, waiting: "_Waiting") -> None:
         if len(self._waiting) >= MOST_WAITING:
@@ -171,11 +152,11 @@ class ApportServer:
         waiting.connection.close()
         log.warning(
             "sender said nothing",
-            reason=f"no message within {self._limits.idle_timeout:g} s, or too many others wait",
+            reason=f"no message within {self._idle_timeout:g} s, or too many others wait",
             effect="the connection is closed",
         )
 
-    def _begin(self, connection: socket.socket) -> "_Begun | None":
+    def _begin(self, connection: socket.socket) -> Begun | None:
         """Read the message and note the crash; None where there is no core in it.
 
         The message stays in the connection until the crash is noted: see `keeper`. Raises
@@ -206,9 +187,7 @@ class ApportServer:
         connection.close()
         return begun
 
-    def _note(
-        self, message: bytes, ancillary: Ancillary, peer: bytes, core: int
-    ) -> "_Begun | None":
+    def _note(self, message: bytes, ancillary: Ancillary, peer: bytes, core: int) -> Begun | None:
         status = os.fstat(core)
         kind = status.st_mode
         if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind)):
@@ -228,58 +207,33 @@ class ApportServer:
                 effect="the core is kept without what the message says",
             )
             said = Forwarded()
-        host_pid = read_credentials(ancillary)
+        is_helper = is_from_helper(message)
+        host_pid = said.host_pid if is_helper else read_credentials(ancillary)
         # Credentials that the sender did not write are its own: the kernel fills them in.
         if host_pid is None or host_pid == CREDENTIALS.unpack(peer)[0]:
             host_pid = said.pid
+        arrived: Arrival = "pipe" if is_helper else "apport"
+        incoming = _Forwarding(core, host_pid, said.pid)
+        if self._is_turned_away(incoming, arrived):
+            incoming.close()
+            return None
         item = CrashItem(
             path="/",
-            arrived="apport",
+            arrived=arrived,
             crashed_at=self._spool.moment(),
-            pid=said.pid,
-            signal=said.signal,
-            rlimit=said.rlimit,
-            dumpable=said.dumpable,
             truncated=True,
+            **asdict(said),
         )
-        return _Begun(self._spool.begin(item, pipe=status.st_ino), core, host_pid)
+        intake = self._spool.begin(item, pipe=status.st_ino)
+        return Begun(intake, incoming)
 
-    def _run(self, begun: "_Begun") -> None:
+    def _is_turned_away(self, incoming: "_Forwarding", arrived: Arrival) -> bool:
+        if not self._turned_away.may_be() or (held := incoming.hold()) is None:
+            return False
         try:
-            self._take_in(begun)
-        except Exception as error:
-            log.exception("intake failed", reason=repr(error), effect="taken up at the next start")
-
-    def _take_in(self, begun: "_Begun") -> None:
-        intake = begun.intake
-        started = time.monotonic()
-        try:
-            try:
-                facts = self._read_process(begun)
-                packed, why = receive(
-                    begun.core, intake.part, self._limits, self._out_of_time.is_set
-                )
-            finally:
-                os.close(begun.core)
-            intake.item = replace(
-                intake.item, packed=packed, truncated=bool(why), truncated_why=why, **facts
-            )
-            size = os.fstat(intake.part.descriptor).st_size
-            item = self._spool.finish(intake)
+            return self._turned_away.count(arrived, held.comm(), held.hostname(), held.facts)
         finally:
-            intake.close()
-        if why:
-            log.warning(
-                "core came in partly", file=item.path, reason=why, effect="it is kept so, marked"
-            )
-        log.debug("crash taken in", file=item.path, size=size, seconds=time.monotonic() - started)
-        self._tell(item)
-
-    def _read_process(self, begun: "_Begun") -> dict[str, Any]:
-        """Read /proc while the core pipe, still unread, holds the process."""
-        if begun.host_pid is None:
-            return {}
-        return read_process(begun.host_pid, begun.intake.item.pid)
+            held.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,12 +246,24 @@ class _Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
-    """A crash that is noted on disk, and the descriptor that its core comes from."""
+class _Forwarding:
+    """A core that comes through a pipe, or is in a file."""
 
-    intake: Intake
     core: int
-    host_pid: int | None
+    pid: int | None
+    """In our pid namespace."""
+    own_pid: int | None
+
+    def hold(self) -> Held | None:
+        """Find the process, which the pipe holds as long as it is not read."""
+        return None if self.pid is None else hold(self.pid, self.own_pid)
+
+    def begin(self) -> None:
+        """Do nothing: the kernel has begun."""
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self.core)
 
 
 def _say_no_core(message: bytes) -> None:

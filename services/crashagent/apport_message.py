@@ -5,20 +5,28 @@ with one SCM_RIGHTS descriptor, the kernel's core pipe, and usually SCM_CREDENTI
 process's pid, in either order.
 Source: canonical/apport, data/apport, forward_crash_to_container() and
 receive_arguments_via_socket(), from 2.20 to 2.36.
+
+`corectl intake`, where it is the kernel's pipe helper, sends ``coremond/1 `` and a JSON object of
+what it was told instead.
 """
 
 import array
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import msgspec
 
 from common.errors import MessageError
+from common.item import Pid
 
 MESSAGE_SIZE = 4096
 ANCILLARY_SIZE = socket.CMSG_SPACE(253 * 4) + socket.CMSG_SPACE(12)  # SCM_MAX_FD, and a ucred
 CREDENTIALS = struct.Struct("3i")
 """pid, uid, gid: struct ucred of unix(7)."""
 
+_HELPER = b"coremond/1 "
 _UNLIMITED = 2**64 - 1
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -26,17 +34,24 @@ Ancillary = list[tuple[int, int, bytes]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forwarded:
-    """What a sender said."""
+    """What a sender said, by the names that facts have in a `Crash`."""
 
-    pid: int | None = None
-    """The pid in the process's own namespace."""
-    signal: int | None = None
+    pid: Pid | None = None
+    host_pid: Pid | None = None
+    tid: Pid | None = None
+    uid: int | None = None
+    gid: int | None = None
+    signal: Annotated[int, msgspec.Meta(gt=0, lt=256)] | None = None
     rlimit: int | None = None
-    dumpable: int | None = None
+    dumpable: Annotated[int, msgspec.Meta(ge=0, le=2)] | None = None
+    hostname: str = ""
+    exe: str = ""
 
 
 def parse_message(message: bytes) -> Forwarded:
-    """Read the words of a *message*, or raise `MessageError` saying what differs."""
+    """Read a *message*, or raise `MessageError` saying what differs."""
+    if message.startswith(_HELPER):
+        return _parse_helpers(message.removeprefix(_HELPER))
     words = message.split()
     if len(words) not in {3, 4}:
         raise MessageError(f"expected 3 or 4 numbers, got {len(words)} words: {message[:64]!r}")
@@ -54,6 +69,19 @@ def parse_message(message: bytes) -> Forwarded:
         rlimit=None if rlimit == _UNLIMITED else rlimit,
         dumpable=dumpable,
     )
+
+
+def is_from_helper(message: bytes) -> bool:
+    """Say whether *message* is from `corectl intake`."""
+    return message.startswith(_HELPER)
+
+
+def _parse_helpers(body: bytes) -> Forwarded:
+    try:
+        said = msgspec.json.decode(body, type=Forwarded)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError(f"not what corectl intake says: {error}") from error
+    return replace(said, rlimit=None) if said.rlimit == _UNLIMITED else said
 
 
 def read_descriptors(ancillary: Ancillary) -> list[int]:

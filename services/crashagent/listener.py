@@ -15,12 +15,12 @@ MODE = 0o600
 """Whoever can connect can hand in a crash: only the owner may."""
 
 
-def open_listener(path: Path) -> socket.socket:
+def open_listener(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """Listen at *path*, clearing away what a dead listener left; raises `ConfigError`."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_UNIX, kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_stale(path)
+        _clear_stale(path, kind)
         umask = os.umask(0o777 & ~MODE)
         try:
             listener.bind(str(path))
@@ -33,24 +33,27 @@ def open_listener(path: Path) -> socket.socket:
     return listener
 
 
-def inherited_listener(descriptor: int) -> socket.socket:
-    """Take over the listening socket *descriptor*; raises `ConfigError` if it is none."""
+def inherited_listener(name: str, descriptor: int) -> socket.socket:
+    """Take over the listening socket *descriptor*, which the setting *name* tells of.
+
+    Raises `ConfigError` if it is none.
+    """
     try:
         listener = socket.socket(fileno=descriptor)
         listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise ConfigError([f"CRASHAGENT_LISTEN_FD={descriptor}: {error.strerror}"]) from error
+        raise ConfigError([f"{name}={descriptor}: {error.strerror}"]) from error
     if listener.family != socket.AF_UNIX or not listening:
         listener.close()
-        raise ConfigError([f"CRASHAGENT_LISTEN_FD={descriptor}: expected a listening Unix socket"])
+        raise ConfigError([f"{name}={descriptor}: expected a listening Unix socket"])
     os.set_inheritable(descriptor, False)
     return listener
 
 
-def _clear_stale(path: Path) -> None:
+def _clear_stale(path: Path, kind: int) -> None:
     if not path.is_socket():
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:

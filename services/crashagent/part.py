@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from common.item import Encoding, Packed
-from common.packing.codec import BLOCK
+from common.packing.codec import BLOCK, Codec
 from common.packing.crew import Crew
 from common.packing.packer import Packer
 from common.packing.registry import CODECS
@@ -31,6 +31,10 @@ class Part(Protocol):
         """Write all of *source*; *watch* is called before each piece of it is claimed."""
         ...
 
+    def restart(self) -> None:
+        """Forget all that came so far."""
+        ...
+
     def end(self, cut: str, *, room: int = 0) -> Packed | None:
         """Let the file be what came so far, less *room* bytes that are needed otherwise.
 
@@ -42,9 +46,14 @@ class Part(Protocol):
 class PackedPart:
     """A part that is packed as it comes."""
 
-    def __init__(self, descriptor: int, packer: Packer) -> None:
+    def __init__(self, descriptor: int, codec: Codec, crew: Crew) -> None:
         self.descriptor = descriptor
-        self._packer = packer
+        self._codec = codec
+        self._crew = crew
+        self._take_up()
+
+    def _take_up(self) -> None:
+        self._packer = Packer.resume(self.descriptor, self._codec, self._crew)
 
     @property
     def written(self) -> int:
@@ -54,6 +63,11 @@ class PackedPart:
     def fill(self, source: Source, watch: Callable[[], None]) -> None:
         """Pack all of *source*."""
         self._packer.run(source, watch)
+
+    def restart(self) -> None:
+        """Begin anew with an empty file."""
+        os.ftruncate(self.descriptor, 0)
+        self._take_up()
 
     def end(self, cut: str, *, room: int = 0) -> Packed | None:
         """Write what belongs behind the last unit; the units that *room* takes are given up."""
@@ -78,10 +92,18 @@ class RawPart:
         buffer = bytearray(BLOCK)
         watch()
         while claim := source.claim(buffer):
-            with memoryview(buffer) as view:
-                self.written += write_data(self.descriptor, view[: claim.size], self._size)
-            self._size += claim.size
+            size = claim.size
+            if not claim.is_hole:
+                size = source.fill(claim, buffer)
+                with memoryview(buffer) as view:
+                    self.written += write_data(self.descriptor, view[:size], self._size)
+            self._size += size
             watch()
+
+    def restart(self) -> None:
+        """Begin anew with an empty file."""
+        os.ftruncate(self.descriptor, 0)
+        self.written = self._size = 0
 
     def end(self, cut: str, *, room: int = 0) -> None:  # noqa: ARG002  # nobody packed it
         """Set the file's size, which its last zeros did not."""
@@ -93,4 +115,4 @@ def open_part(descriptor: int, encoding: Encoding, crew: Crew) -> Part:
     """Begin a part in the open file, or take up what an earlier crashagent left in it."""
     if encoding == "raw":
         return RawPart(descriptor)
-    return PackedPart(descriptor, Packer.resume(descriptor, CODECS[encoding], crew))
+    return PackedPart(descriptor, CODECS[encoding], crew)

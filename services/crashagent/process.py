@@ -6,9 +6,9 @@ Sources: proc(5), namespaces(7). All of it but the numbers is chosen by the proc
 import ctypes
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Thread
 from typing import Any
 
@@ -17,6 +17,7 @@ from common.settings import NANOSECONDS
 
 _LIMIT = 64 * 1024  # bytes of a /proc file that are read
 _CLONE_NEWUTS = 0x04000000
+_CORE_LIMIT = re.compile(rb"^Max core file size +(\d+) ", re.MULTILINE | re.ASCII)
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -31,36 +32,80 @@ class _Status:
     is_dumping: bool
 
 
-def read_process(pid: int, own_pid: int | None) -> dict[str, Any]:
-    """Give the facts of the process *pid*, by the names they have in a `Crash`.
+class Held:
+    """A process that is being dumped, for as long as whoever takes its core holds it.
 
-    Nothing is given where it is not a process that is being dumped, or not the one whose pid in
-    its own namespace is *own_pid*: then the number belongs to someone else.
+    What is opened through it is that process's, whoever has its number later.
+    """
+
+    def __init__(self, directory: int, pid: int, status: _Status) -> None:
+        self._directory = directory
+        self._pid = pid
+        self._status = status
+
+    def close(self) -> None:
+        """Let go of its directory."""
+        os.close(self._directory)
+
+    def open(self, name: str) -> int:
+        """Open a file of its directory in /proc."""
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
+
+    def read_all(self, name: str) -> bytes:
+        """Read such a file to its end."""
+        with open(self.open(name), "rb") as file:
+            return file.read()
+
+    @property
+    def uid(self) -> int:
+        """Its real user."""
+        return self._status.uid
+
+    def comm(self) -> str:
+        """Read the name that it gave itself; empty where that cannot be read."""
+        with suppress(OSError):
+            return clean(_read(self._directory, "comm").removesuffix(b"\n"))
+        return ""
+
+    def hostname(self) -> str:
+        """Read the host name in its UTS namespace; empty where that is also ours."""
+        with suppress(OSError):
+            return _foreign_hostname(self._directory)
+        return ""
+
+    def facts(self) -> dict[str, Any]:
+        """Read all, by the names that facts have in a `Crash`."""
+        facts = {
+            "host_pid": self._pid,
+            "pid": self._status.pids[-1],
+            "uid": self._status.uid,
+            "gid": self._status.gid,
+            **_read_details(self._directory),
+        }
+        named = {"comm": self.comm(), "hostname": self.hostname()}
+        return facts | {name: value for name, value in named.items() if value}
+
+
+def hold(pid: int, own_pid: int | None = None) -> Held | None:
+    """Find the process *pid*.
+
+    The result is None where it is not one that is being dumped, or not the one whose pid in its own
+    namespace is *own_pid*: then the number belongs to someone else.
     """
     try:
-        with _opened(pid) as process:
-            status = _read_status(process)
-            if not status.is_dumping or (own_pid and status.pids[-1] != own_pid):
-                return {}
-            facts = {
-                "host_pid": pid,
-                "pid": status.pids[-1],
-                "uid": status.uid,
-                "gid": status.gid,
-                **_read_details(process),
-            }
-    except (OSError, ValueError, LookupError):
-        return {}
-    return facts
+        process = _open(pid)
+    except (OSError, OverflowError):
+        return None
+    with suppress(OSError, ValueError, LookupError):
+        status = _read_status(process)
+        if status.is_dumping and own_pid in {None, 0, status.pids[-1]}:
+            return Held(process, pid, status)
+    os.close(process)
+    return None
 
 
-@contextmanager
-def _opened(pid: int) -> Iterator[int]:
-    descriptor = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _open(pid: int) -> int:
+    return os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _read(process: int, name: str) -> bytes:
@@ -87,28 +132,30 @@ def _read_details(process: int) -> dict[str, Any]:
     """Give what may be missing without a harm; what cannot be read is left out."""
     details: dict[str, Any] = {}
     with suppress(OSError):
-        details["comm"] = clean(_read(process, "comm").removesuffix(b"\n"))
-    with suppress(OSError):
         details["exe"] = clean(os.readlink(b"exe", dir_fd=process))
     with suppress(OSError):
         details["cmdline"] = clean(_read(process, "cmdline").rstrip(b"\0").replace(b"\0", b" "))
+    with suppress(OSError, ValueError):
+        if soft := _CORE_LIMIT.search(_read(process, "limits")):
+            details["rlimit"] = int(soft[1])
     with suppress(OSError, ValueError, LookupError, StopIteration):
         details["started_at"] = _started_at(_read(process, "stat"))
     with suppress(OSError):
         details.update(_read_cgroup(_read(process, "cgroup")))
-    with suppress(OSError):
-        hostname = _foreign_hostname(process)
-        if hostname:
-            details["hostname"] = hostname
     return details
 
 
 def _started_at(stat: bytes) -> int:
     # The name stands in parentheses and may hold any byte, parentheses too: count from the last.
     ticks = int(stat.rpartition(b")")[2].split()[19])
+    return _booted_at() * NANOSECONDS + ticks * NANOSECONDS // os.sysconf("SC_CLK_TCK")
+
+
+@lru_cache(maxsize=1)
+def _booted_at() -> int:
+    """Read when the machine started, seconds since the epoch."""
     with open("/proc/stat", "rb") as file:
-        booted = next(int(line.split()[1]) for line in file if line.startswith(b"btime "))
-    return booted * NANOSECONDS + ticks * NANOSECONDS // os.sysconf("SC_CLK_TCK")
+        return next(int(line.split()[1]) for line in file if line.startswith(b"btime "))
 
 
 def _read_cgroup(text: bytes) -> dict[str, str]:

@@ -6,13 +6,16 @@ import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.disk import DiskLimits
 from common.errors import TruncatedError
 from common.item import Packed
 from common.packing.codec import BLOCK
-from common.packing.sources import Allowance, StreamSource
+from common.packing.sources import Allowance, RangeSource, StreamSource
 from services.crashagent.part import Part
+from services.crashagent.process import Held
+from services.crashagent.resident import CaptureError, Memory, Stream, read_head
 
 _SPACE_CHECK_EVERY = 64 * 2**20
 _STOP_CHECK_EVERY = 0.5
@@ -25,34 +28,79 @@ class Limits:
     idle_timeout: float
     timeout: float
     disk: DiskLimits
+    resident: bool = True
+    """Whether memory is read from the process itself, where that can be."""
+
+
+class Received(NamedTuple):
+    """What came of receiving a core."""
+
+    packed: Packed | None
+    """What packing gave; None where the part is raw."""
+    cut: str
+    """Why it was cut short; empty if it was not."""
+    capture: str
+    """How its memory was read, as in a `Crash`."""
 
 
 def receive(
-    source: int, part: Part, limits: Limits, is_stopped: Callable[[], bool]
-) -> tuple[Packed | None, str]:
-    """Read *source* (a pipe or a file) to its end into *part*.
+    source: int,
+    part: Part,
+    limits: Limits,
+    is_stopped: Callable[[], bool],
+    held: Held | None = None,
+) -> Received:
+    """Read *source* (a pipe, a socket or a file) to its end into *part*.
 
-    The result is what packing gave, None where the part is raw, and why the core was cut short,
-    empty if it was not.
+    Where the process is *held*, only what is in its memory is read, and no more of *source* than
+    the headers; where that cannot be, all of it.
     """
     _enlarge_pipe(source)
     os.set_blocking(source, False)  # somebody else may read from it too, between poll and read
-    sender, disk = _Sender(source, limits, is_stopped), limits.disk
-    stream = StreamSource(sender.read, Allowance(disk.max_core, disk.max_size))
+    sender = _Sender(source, limits, is_stopped)
+    stream = Stream(sender.read)
+    if held is None or not limits.resident:
+        return _receive_stream(stream, part, limits, "stream")
+    try:
+        with Memory(held, read_head(stream)) as memory:
+            capturing = memory.source(_allowance(limits))
+            return _fill(part, capturing, limits, "resident", sender.why_not)
+    except (CaptureError, TruncatedError) as error:
+        part.restart()
+        return _receive_stream(stream, part, limits, f"stream: {error}")
+
+
+def _receive_stream(stream: Stream, part: Part, limits: Limits, capture: str) -> Received:
+    return _fill(part, StreamSource(stream.read, _allowance(limits)), limits, capture)
+
+
+def _allowance(limits: Limits) -> Allowance:
+    return Allowance(limits.disk.max_core, limits.disk.max_size)
+
+
+def _fill(
+    part: Part,
+    source: StreamSource | RangeSource,
+    limits: Limits,
+    capture: str,
+    why_not: Callable[[], str] = lambda: "",
+) -> Received:
+    """Write all of *source*, as long as there is room, and nothing says *why_not* to."""
     checked = -_SPACE_CHECK_EVERY
 
     def watch() -> None:
         nonlocal checked
+        source.cut = source.cut or why_not()
         if part.written - checked >= _SPACE_CHECK_EVERY:
             checked = part.written
-            if disk.lacking(part.descriptor) > 0:
-                stream.cut = "the disk must keep more space free"
+            if limits.disk.lacking(part.descriptor) > 0:
+                source.cut = "the disk must keep more space free"
 
     try:
-        part.fill(stream, watch)
+        part.fill(source, watch)
     except OSError as error:
-        stream.cut = f"it could not be taken further: {error.strerror}"
-    return part.end(stream.cut), stream.cut
+        source.cut = f"it could not be taken further: {error.strerror}"
+    return Received(part.end(source.cut), source.cut, capture)
 
 
 class _Sender:
@@ -76,15 +124,21 @@ class _Sender:
             except OSError as error:
                 raise TruncatedError(f"it could not be taken further: {error.strerror}") from error
 
+    def why_not(self) -> str:
+        """Say why no more of a core is to be taken; empty if it is."""
+        if self._is_stopped():
+            return "crashagent was stopped while the core came in"
+        if time.monotonic() >= self._deadline:
+            return f"it took longer than {self._limits.timeout:g} s to come in"
+        return ""
+
     def _wait(self) -> None:
         """Wait until there is something to read."""
         idle_until = time.monotonic() + self._limits.idle_timeout
         while True:
             now = time.monotonic()
-            if self._is_stopped():
-                raise TruncatedError("crashagent was stopped while the core came in")
-            if now >= self._deadline:
-                raise TruncatedError(f"it took longer than {self._limits.timeout:g} s to come in")
+            if why := self.why_not():
+                raise TruncatedError(why)
             if now >= idle_until:
                 raise TruncatedError(f"its sender said nothing for {self._limits.idle_timeout:g} s")
             wait = min(_STOP_CHECK_EVERY, self._deadline - now, idle_until - now)

@@ -75,7 +75,8 @@ class Spool:
 
     def __init__(self, directory: Path, hostname: str, encoding: Encoding, crew: Crew) -> None:
         self._path = directory
-        self._hostname = hostname
+        self.hostname = hostname
+        """Of crashes whose own is not known."""
         self._encoding = encoding
         self._crew = crew
         self._last_moment = 0
@@ -128,6 +129,15 @@ class Spool:
         item = replace(item, encoding=self._encoding)
         return Intake(item, open_part(part, self._encoding, self._crew))
 
+    def note(self, item: CrashItem) -> CrashItem:
+        """Take in a crash that has no core, all at once."""
+        intake = self.begin(item)
+        try:
+            intake.item = replace(intake.item, packed=intake.part.end(""))
+            return self.finish(intake)
+        finally:
+            intake.close()
+
     def finish(self, intake: Intake) -> CrashItem:
         """Give the core its name; it is whole, synced and described when that is done.
 
@@ -166,13 +176,13 @@ class Spool:
         name = SourceName(
             process=item.comm or notes.comm or "unknown",
             pid=item.pid or notes.pid or 0,
-            host=item.hostname or self._hostname,
+            host=item.hostname or self.hostname,
             crashed_at=item.crashed_at,
         )
         if exists(self._crash_dir, str(name)):  # someone was quicker: nobody can guess the next
             name = replace(name, process=f"{name.process[:32]}-{secrets.token_hex(4)}")
         return replace(
-            item, hostname=item.hostname or self._hostname, path=str(self._path / str(name))
+            item, hostname=item.hostname or self.hostname, path=str(self._path / str(name))
         )
 
     def _rename(self, old: str, new: str) -> None:

@@ -1,5 +1,8 @@
 """Have systemd-coredump store cores: storing.py BINARY LIBRARIES TARGET CORE…; prints seconds.
 
+With ``--serve`` for the cores it listens where the helper of systemd-coredump looks for its other
+half, says so, and stores what comes until its standard input ends.
+
 To be run by root in a mount namespace of its own: what systemd-coredump reads and writes is covered
 there, so that nothing of the machine is touched. It gets what its socket unit would give it: a
 connection as descriptor 3, with the fields of a crash and the core's descriptor. A core named - is
@@ -9,6 +12,8 @@ the standard input. Source: systemd, src/coredump/coredump.c, process_socket().
 import array
 import os
 import platform
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 CONNECTION = 3
+SOCKET = Path("/run/systemd/coredump")
 STORE = Path("/var/lib/systemd/coredump")
 CONFIG = Path("/run/systemd/coredump.conf.d/benchmark.conf")
 SETTINGS = """[Coredump]
@@ -65,17 +71,7 @@ def store(binary: str, libraries: str, core: int) -> None:
     """Have one core stored."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, its:
-        child = os.fork()
-        if not child:
-            with suppress(OSError):
-                os.dup2(its.fileno(), CONNECTION)
-                environment = {
-                    "LISTEN_FDS": "1",
-                    "LISTEN_PID": str(os.getpid()),
-                    "LD_LIBRARY_PATH": libraries,
-                }
-                os.execve(binary, [binary], environment)
-            os._exit(127)
+        child = start(binary, libraries, its)
         its.close()
         for name, value in fields().items():
             ours.send(f"COREDUMP_{name}={value}".encode())
@@ -86,8 +82,47 @@ def store(binary: str, libraries: str, core: int) -> None:
         raise SystemExit(f"systemd-coredump ended with {os.waitstatus_to_exitcode(status)}")
 
 
+def start(binary: str, libraries: str, connection: socket.socket) -> int:
+    """Start it as its socket unit would; give its pid."""
+    child = os.fork()
+    if not child:
+        with suppress(OSError):
+            os.dup2(connection.fileno(), CONNECTION)
+            os.set_inheritable(CONNECTION, True)
+            environment = {
+                "LISTEN_FDS": "1",
+                "LISTEN_PID": str(os.getpid()),
+                "LD_LIBRARY_PATH": libraries,
+            }
+            os.execve(binary, [binary], environment)
+        os._exit(127)
+    return child
+
+
+def serve(binary: str, libraries: str, target: str) -> None:
+    """Store what the helper sends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    SOCKET.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(SOCKET))
+        place = os.open(SOCKET.parent, os.O_PATH)  # /run is covered in a moment
+        try:
+            listener.listen(128)
+            cover(target)
+            print("ready", flush=True)
+            while 0 not in select.select([listener.fileno(), 0], [], [])[0]:
+                connection, _ = listener.accept()
+                with connection:
+                    start(binary, libraries, connection)
+        finally:
+            os.unlink(SOCKET.name, dir_fd=place)
+
+
 def main(binary: str, libraries: str, target: str, *cores: str) -> None:
     """Store each core, one after the other."""
+    if cores == ("--serve",):
+        serve(binary, libraries, target)
+        return
     descriptors = [0 if core == "-" else os.open(core, os.O_RDONLY) for core in cores]
     cover(target)
     started = time.perf_counter()

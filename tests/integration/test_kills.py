@@ -14,7 +14,7 @@ from threading import Event, Thread
 
 import pytest
 
-from services.bundle import hold_socket
+from services.bundle import hold_sockets
 from tests import crashes
 from tests.bundle import BIN, Bundle, wait_until
 
@@ -68,7 +68,7 @@ class Immortal:
 @contextmanager
 def immortals(bundle: Bundle, seed: int) -> Iterator[list[Immortal]]:
     env = bundle.env
-    hold_socket(env)
+    hold_sockets(env)
     programs = [
         Immortal(name, bundle, env, random.Random(f"{seed} {name}"))
         for name in ("coremond", "crashagent")

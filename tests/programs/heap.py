@@ -1,8 +1,9 @@
-"""A Python program with a live heap that crashes: heap.py KIND MIB.
+"""A Python program with a live heap that crashes: heap.py KIND MIB [wait].
 
 KIND says what the heap holds: ``dense`` is objects and text; ``mixed`` has a third of zeroed
 buffers between them; ``random`` is bytes that no packer makes smaller; ``sparse`` maps MIB and has
-200 MiB of things at most, a half of them spread over what it maps.
+200 MiB of things at most, a half of them spread over what it maps. With ``wait`` it says when it is
+ready, and waits to be killed.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import os
 import random
 import re
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,15 +120,18 @@ def heap(kind: str, mib: int) -> list[object]:
     return fill(mib * MIB, zeros=kind == "mixed")
 
 
-def main(kind: str, mib: int) -> None:
+def main(kind: str, mib: int, *, waits: bool) -> None:
     """Fill the heap, and crash while it lives."""
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     gc.disable()  # it would walk over everything again and again
     held = heap(kind, mib)
     assert held
+    if waits:
+        print("ready", flush=True)
+        signal.pause()
     ctypes.CDLL(None).abort()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), waits="wait" in sys.argv)

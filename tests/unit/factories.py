@@ -22,8 +22,9 @@ from common.packing.opened import OpenCore
 from common.packing.restoring import unpacked
 from common.record import CrashRecord
 from common.settings import NANOSECONDS, Floor
-from services.coremond import sources
 from services.coremond.convert import Converter
+from services.coremond.directories import open_directories
+from services.coremond.holds import Holds
 from services.coremond.identity import Identifier
 from services.coremond.progress import Progress
 from services.coremond.room import Room
@@ -31,7 +32,7 @@ from services.coremond.settings import CoremondSettings, Retention
 from services.coremond.store import CoreStore
 from services.coremond.sweep import Sweep
 from services.coremond.tell import Teller
-from services.coremond.watch import CrashDirectory
+from services.coremond.watch import Found
 from services.coremond.worker import Worker
 
 CRASHED_AT = 1_742_738_615_173_108_860
@@ -290,14 +291,15 @@ class House:
         self.is_stopped = False
 
     def __enter__(self) -> Self:
-        self.directory = CrashDirectory(self.crash_dir)
+        self.directories = open_directories(self.settings)
         self.store = CoreStore(self.settings.store_dir)
-        self.store.recover(lambda source: sources.is_there(self.directory.descriptor, source))
+        self.store.recover(self.directories.has)
         keep, disk = self.settings.keep, self.settings.disk
         self.room = Room(self.store, disk, max_use=keep.max_use)
         self.crew = Crew(1)
+        teller = Teller(self.store, self.tell, lambda: self.now)
         self.worker = Worker(
-            self.directory,
+            self.directories,
             self.store,
             Identifier(self.settings.node),
             self.settings,
@@ -310,14 +312,15 @@ class House:
                 clock=lambda: self.now,
             ),
             room=self.room,
-            teller=Teller(self.store, self.tell, lambda: self.now),
+            teller=teller,
+            holds=Holds(self.settings.run_dir, teller.tell_hold, clock=lambda: self.now),
             clock=lambda: self.now,
         )
         return self
 
     def __exit__(self, *_: object) -> None:
         self.crew.__exit__(None, None, None)
-        self.directory.close()
+        self.directories.close()
         self.store.close()
 
     def tell(self, event: CoreEvent) -> None:
@@ -345,23 +348,28 @@ class House:
         """Let a process crash and take the core all the way; give the newest record."""
         name = self.add(at=at, **facts)
         before = {record.name: record for record in self.store.records()}
-        assert self.worker.handle(name, None)
+        assert self.handle(name)
         changed = [r for r in self.store.records() if before.get(r.name) != r]
         # What was removed for it has changed as well.
         [newest] = [r for r in changed if r.state != "removed"]
         return newest
 
+    def handle(self, name: str, told: CrashItem | None = None) -> bool:
+        """Have the source *name* of our own crash directory handled, of which *told* told."""
+        ours, *_ = self.directories
+        return self.worker.handle(Found(ours, name), told)
+
     def handle_all(self) -> None:
         """Look through all sources, as a scan does."""
-        for name in sorted(self.directory.names()):
-            self.worker.handle(name, None)
-        sources.remove_stale_sidecars(self.directory.descriptor)
+        for found in sorted(self.directories.all()):
+            self.worker.handle(found, None)
+        self.directories.tidy()
 
     def sweep(self) -> None:
         """Apply the retention settings once."""
         keep = self.settings.keep
         Sweep(
-            self.directory, self.store, self.worker, self.room, keep, clock=lambda: self.now
+            self.directories, self.store, self.worker, self.room, keep, clock=lambda: self.now
         ).run()
 
     def sources(self) -> list[str]:

@@ -6,6 +6,7 @@ from common.disk import DiskLimits
 from common.effort import Effort, IoClass, IoPriority
 from common.errors import ConfigError
 from common.settings import Floor
+from services.coremond.file_pattern import FilePattern
 from services.coremond.settings import CoremondSettings, Retention
 
 
@@ -27,6 +28,9 @@ def test_the_defaults_beyond_the_page_are_the_documented_ones() -> None:
     assert settings.keep.max_use == 0
     assert settings.keep.record_retention == 90 * 86400
     assert (settings.scan_interval, settings.codec) == (10, "gzip")
+    assert settings.source_pattern == FilePattern("core.%e.%p.%h.%t")
+    assert (settings.systemd_dir, settings.apport_reports, settings.apport_cores_dir) == (None,) * 3
+    assert settings.delete_foreign_src is False
     assert settings.effort == Effort(workers=0, nice=10)
 
 
@@ -47,6 +51,11 @@ def test_every_setting_is_read() -> None:
             "COREMON_DELETE_SRC": "false",
             "COREMON_CORES_INTERVAL": "90s",
             "COREMON_SCAN_INTERVAL": "1s",
+            "COREMON_SOURCE_PATTERN": "%p-%e.core",
+            "COREMON_SYSTEMD_DIR": "/d",
+            "COREMON_APPORT_REPORTS": "/c",
+            "COREMON_APPORT_CORES_DIR": "/a",
+            "COREMON_DELETE_FOREIGN_SRC": "true",
             "COREMON_WORKERS": "2",
             "COREMON_RUN_DIR": "/r",
             "COREMON_CRASH_DIR": "/c",
@@ -69,6 +78,11 @@ def test_every_setting_is_read() -> None:
         delete_src=False,
         cores_interval=90,
         scan_interval=1,
+        source_pattern=FilePattern("%p-%e.core"),
+        systemd_dir=Path("/d"),
+        apport_reports=Path("/c"),
+        apport_cores_dir=Path("/a"),
+        delete_foreign_src=True,
         codec="zstd",
         effort=Effort(workers=2, nice=19, io_priority=IoPriority(IoClass.IDLE)),
         run_dir=Path("/r"),
@@ -95,6 +109,11 @@ MISTAKES = {
     "COREMON_DELETE_SRC": "maybe",
     "COREMON_CORES_INTERVAL": "0",
     "COREMON_SCAN_INTERVAL": "0s",
+    "COREMON_SOURCE_PATTERN": "%e",
+    "COREMON_SYSTEMD_DIR": "on",
+    "COREMON_APPORT_REPORTS": "true",
+    "COREMON_APPORT_CORES_DIR": "coredump",
+    "COREMON_DELETE_FOREIGN_SRC": "no",
     "COREMON_WORKERS": "two",
     "COREMON_RUN_DIR": "run",
     "COREMON_CRASH_DIR": "crash",
@@ -119,3 +138,30 @@ def test_each_mistake_is_told_alone(name: str, value: str) -> None:
 
     [problem] = raised.value.problems
     assert problem.startswith(name)
+
+
+@pytest.mark.parametrize("name", ["COREMON_SYSTEMD_DIR", "COREMON_APPORT_CORES_DIR"])
+@pytest.mark.parametrize("value", ["off", ""])
+def test_a_directory_of_others_can_be_off(name: str, value: str) -> None:
+    assert CoremondSettings.from_env({name: value}) == CoremondSettings.from_env({})
+
+
+@pytest.mark.parametrize("name", ["COREMON_SYSTEMD_DIR", "COREMON_APPORT_CORES_DIR"])
+def test_what_others_store_is_not_taken_for_what_is_in_our_own_directory(name: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        CoremondSettings.from_env({name: "/c", "COREMON_CRASH_DIR": "/c"})
+
+    [problem] = raised.value.problems
+    assert problem == f"{name}='/c': expected another directory than COREMON_CRASH_DIR"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["%e", "%e%h", "a/%p", "%", "%x", "core.%", "%F.core", "|%p", "@%p", ".%p", "%p" * 64, "a\0%p"],
+)
+def test_a_pattern_that_cannot_tell_cores_is_refused(pattern: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        CoremondSettings.from_env({"COREMON_SOURCE_PATTERN": pattern})
+
+    [problem] = raised.value.problems
+    assert problem.startswith("COREMON_SOURCE_PATTERN=")

@@ -1,7 +1,8 @@
 import pytest
 from hypothesis import given
 
-from services.coremond.identity import Identifier, stem
+from common.workload import stem
+from services.coremond.identity import Identifier
 from tests.unit.factories import events_said, hostile_texts, without_deadline
 
 PODS = {

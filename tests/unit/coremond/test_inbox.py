@@ -1,13 +1,27 @@
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.coremond.crash_files import CrashFiles
+from services.coremond.file_pattern import FilePattern
 from services.coremond.inbox import FIRST_DELAY, Inbox
+from services.coremond.watch import Found, SourceDirectory
 from tests.unit.factories import item
 
-OLD, NEW = "core.z.1.h.1742738615", "core.a.2.h.1742738616173108860"
+DIRECTORY = SourceDirectory(
+    Path("/none"), CrashFiles(FilePattern()), is_ours=False, sources_go=True
+)
 
 
-def taken(inbox: Inbox, now: float = 0) -> list[str]:
+def found(name: str) -> Found:
+    return Found(DIRECTORY, name)
+
+
+OLD, NEW = found("core.z.1.h.1742738615"), found("core.a.2.h.1742738616173108860")
+
+
+def taken(inbox: Inbox, now: float = 0) -> list[Found]:
     names = []
     while work := inbox.take(now):
         names.append(work[0])
@@ -16,28 +30,46 @@ def taken(inbox: Inbox, now: float = 0) -> list[str]:
 
 def test_the_oldest_crash_comes_first_whatever_it_is_called() -> None:
     inbox = Inbox(longest_delay=10)
-    for name in (NEW, OLD, "core"):
+    for name in (NEW, OLD, found("core")):
         inbox.offer(name)
 
-    assert taken(inbox) == ["core", OLD, NEW]
+    assert taken(inbox) == [found("core"), OLD, NEW]
 
 
 def test_seconds_and_nanoseconds_are_compared_as_times() -> None:
     inbox = Inbox(longest_delay=10)
-    names = ["core.a.1.h.1742738616", "core.a.1.h.1742738616000000001", "core.a.1.h.1742738617"]
+    names = [
+        "core.a.1.h.1742738616",
+        "core.a.1.h.1742738616000000001",
+        "core.a.0.0123456789abcdef0123456789abcdef.1.1742738616000001.zst",
+        "core.a.1.h.1742738617",
+    ]
     for name in names[::-1]:
-        inbox.offer(name)
+        inbox.offer(found(name))
 
-    assert taken(inbox) == names
+    assert [source.name for source in taken(inbox)] == names
+
+
+def test_what_is_offered_while_it_is_handled_waits_once_also_if_it_is_offered_again() -> None:
+    inbox = Inbox(longest_delay=10)
+    inbox.offer(OLD)
+    inbox.take(0)
+    inbox.offer(OLD, item())
+
+    inbox.offer_again(OLD, None, 0)
+
+    assert inbox.take(0) == (OLD, item())
+    assert inbox.take(100) is None
+    assert inbox.next_due() is None
 
 
 @given(st.lists(st.text()))
 def test_each_source_waits_once(names: list[str]) -> None:
     inbox = Inbox(longest_delay=10)
     for name in names:
-        inbox.offer(name)
+        inbox.offer(found(name))
 
-    assert sorted(taken(inbox)) == sorted(set(names))
+    assert sorted(source.name for source in taken(inbox)) == sorted(set(names))
     assert inbox.next_due() is None
 
 

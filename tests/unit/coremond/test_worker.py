@@ -135,7 +135,7 @@ def test_what_another_user_left_beside_a_core_is_ignored(house: House) -> None:
     name = house.add(elf_core(), told=item(pid=5, comm="forged"))
     os.chown(house.spool / f".{name}.item", 12345, 12345)
 
-    house.worker.handle(name, None)
+    house.handle(name)
 
     [record] = house.store.records()
     assert (record.pid, record.process) == (9, "observer")
@@ -144,7 +144,7 @@ def test_what_another_user_left_beside_a_core_is_ignored(house: House) -> None:
 def test_an_item_on_the_wire_is_as_good_as_one_on_disk(house: House) -> None:
     name = house.add()
 
-    house.worker.handle(name, item(exe="/usr/bin/observer", signal=6))
+    house.handle(name, item(exe="/usr/bin/observer", signal=6))
 
     [record] = house.store.records()
     assert (record.exe, record.signal) == ("/usr/bin/observer", 6)
@@ -208,28 +208,28 @@ def test_a_core_that_is_still_being_written_waits(house: House) -> None:
     name = house.add()
     with (house.crash_dir / name).open("ab") as writer:
         writer.write(b"more")
-        assert not house.worker.handle(name, None)
+        assert not house.handle(name)
         assert house.files() == []
 
-    assert house.worker.handle(name, None)
+    assert house.handle(name)
 
 
 def test_a_source_that_is_gone_needs_nothing(house: House) -> None:
-    assert house.worker.handle("core.gone", None)
+    assert house.handle("core.gone")
 
 
 def test_a_stop_leaves_the_source_and_nothing_else(house: House) -> None:
     name = house.add(NOISE)
     house.is_stopped = True
 
-    house.worker.handle(name, None)
+    house.handle(name)
 
     assert house.sources() == [name]
     assert house.files() == []
 
 
 def test_a_name_that_no_disk_has_ends_nothing(house: House) -> None:
-    house.worker.handle("core." + "a" * 300, None)
+    house.handle("core." + "a" * 300)
 
     assert house.files() == []
 
@@ -245,7 +245,7 @@ def test_a_hostile_message_costs_no_core(house: House, facts: dict[str, Any]) ->
         told = CrashItem.from_wire(item(**facts).to_wire())
     except MessageError:
         told = None
-    house.worker.handle(name, told)
+    house.handle(name, told)
 
     [record] = house.store.records()
     verify(house.settings.store_dir, record)
@@ -364,7 +364,7 @@ def test_a_held_crash_is_counted_once_also_if_it_is_killed_before_its_source_is_
         name = house.add(at=second)
         with monkeypatch.context() as patch, suppress(Killed):
             patch.setattr(sources, "remove_source", dies)
-            house.worker.handle(name, None)
+            house.handle(name)
         assert house.sources() == [name]
         house = open_house(keep=keep)
         house.handle_all()
@@ -493,7 +493,7 @@ def test_a_full_disk_leaves_the_source_and_nothing_else(
     with small_disk(tmp_path / "cores", BLOCK), House(tmp_path) as house:
         name = house.add(NOISE * 2)
         for _ in range(3):
-            assert not house.worker.handle(name, None)
+            assert not house.handle(name)
 
         assert house.sources() == [name]
         assert house.files() == []
@@ -516,7 +516,7 @@ def test_a_disk_that_fills_at_any_step_leaves_the_source_and_nothing_else(
         os.truncate(filler, filler.stat().st_size - pages * 4096)
         name = house.add(b"a core")
 
-        is_done = house.worker.handle(name, None)
+        is_done = house.handle(name)
 
         kept = [f"core.f5-observer-0.f5-observer.observer.9.{CRASHED_AT}.gz"] * is_done
         assert [n for n in house.files() if n.endswith(".gz")] == kept
@@ -529,7 +529,7 @@ def test_a_core_whose_name_is_no_text_fails_like_others(tmp_path: Path) -> None:
     with small_disk(tmp_path / "cores", BLOCK), House(tmp_path) as house:
         name = house.add(NOISE * 2, process=os.fsdecode(b"\xff"))
 
-        assert not house.worker.handle(name, None)
+        assert not house.handle(name)
 
         assert [event.kind for event in house.told] == ["failed"]
         assert house.sources() == [name]
@@ -553,7 +553,7 @@ def test_a_kill_at_any_change_of_the_disk_loses_nothing_and_doubles_nothing(
     house = open_house(delete_src=delete_src)
     name = house.add(told=item())
     with suppress(Killed), Killer(monkeypatch, kill_at):
-        house.worker.handle(name, None)
+        house.handle(name)
 
     house = open_house(delete_src=delete_src)
     house.handle_all()
@@ -576,7 +576,7 @@ def test_a_kill_while_a_crash_is_held_counts_it_once(
         house.crash(at=second)
     name = house.add(at=2)
     with suppress(Killed), Killer(monkeypatch, kill_at):
-        house.worker.handle(name, None)
+        house.handle(name)
 
     house = open_house(keep=keep)
     house.handle_all()
@@ -597,7 +597,7 @@ def test_a_kill_while_a_core_replaces_another_keeps_one_of_them_at_least(
     house.crash(at=0, content=b"old")
     name = house.add(b"new", at=1000)
     with suppress(Killed), Killer(monkeypatch, kill_at):
-        house.worker.handle(name, None)
+        house.handle(name)
 
     house = open_house(keep=keep)
     house.handle_all()
@@ -623,7 +623,7 @@ def test_a_core_that_was_about_to_appear_when_the_node_went_down_is_not_lost(
 
     with monkeypatch.context() as patch, suppress(Killed):
         patch.setattr(os, "rename", dies_at_the_last)
-        house.worker.handle(name, None)
+        house.handle(name)
     for path in house.settings.store_dir.glob("*.json"):
         text = path.read_text()
         device = os.stat(house.crash_dir).st_dev
@@ -650,7 +650,7 @@ def test_what_crashagent_packed_is_taken_over_as_it_is(house: House) -> None:
     name = spooled(house, NOISE + bytes(BLOCK))
     inode = (house.crash_dir / name).stat().st_ino
 
-    assert house.worker.handle(name, None)
+    assert house.handle(name)
 
     [record] = house.store.records()
     core = house.settings.store_dir / record.core
@@ -664,7 +664,7 @@ def test_nobody_but_crashagent_can_say_that_a_source_is_packed(house: House) -> 
     name = house.add(b"raw")
     packed = Packed(size=99, data=99, packed=3, crc32=zlib.crc32(b"raw"))
 
-    assert house.worker.handle(name, item(encoding="gzip", packed=packed))
+    assert house.handle(name, item(encoding="gzip", packed=packed))
 
     [record] = house.store.records()
     assert record.size == 3
@@ -676,7 +676,7 @@ def test_what_is_packed_otherwise_is_packed_anew(open_house: Open, codec: str) -
     house = open_house(codec=codec)
     name = spooled(house, NOISE + b"tail")
 
-    assert house.worker.handle(name, None)
+    assert house.handle(name)
 
     [record] = house.store.records()
     assert (record.codec, record.size) == (codec, BLOCK + 4)
@@ -687,7 +687,7 @@ def test_what_is_packed_otherwise_is_packed_anew(open_house: Open, codec: str) -
 def test_a_source_that_is_not_what_crashagent_packed_is_not_taken_over(house: House) -> None:
     name = spooled(house, NOISE, packed=Packed(size=BLOCK, data=BLOCK, packed=9, crc32=9))
 
-    assert house.worker.handle(name, None)
+    assert house.handle(name)
 
     [record] = house.store.records()
     assert (record.size, record.truncated) == (BLOCK, False)
@@ -701,7 +701,7 @@ def test_a_kill_while_a_source_is_taken_over_loses_nothing_and_stores_it_once(
     house = open_house()
     name = spooled(house, NOISE)
     with suppress(Killed), Killer(monkeypatch, kill_at):
-        house.worker.handle(name, None)
+        house.handle(name)
 
     house = open_house()
     house.handle_all()
@@ -753,7 +753,7 @@ def test_cores_of_one_process_that_are_converted_at_once_count_for_its_limit(
     names = [house.add(NOISE * 4, at=number, pid=number + 1) for number in range(8)]
 
     with ThreadPoolExecutor(8) as lanes:
-        assert all(lanes.map(lambda name: house.worker.handle(name, None), names))
+        assert all(lanes.map(house.handle, names))
 
     assert sorted(record.window for record in house.store.records()) == [0, 1, 2]
     assert sorted(house.states()) == ["held", "stored", "stored"]
@@ -767,7 +767,7 @@ def test_cores_that_replace_others_at_once_replace_each_only_one(open_house: Ope
     names = [house.add(NOISE * 4, at=10 + number, pid=number + 11) for number in range(6)]
 
     with ThreadPoolExecutor(6) as lanes:
-        assert all(lanes.map(lambda name: house.worker.handle(name, None), names))
+        assert all(lanes.map(house.handle, names))
 
     assert house.states().count("stored") == 2
     assert len([name for name in house.files() if name.endswith(".gz")]) == 2

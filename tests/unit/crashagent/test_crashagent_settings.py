@@ -95,7 +95,7 @@ def test_the_bundle_tells_the_mistakes_of_all_its_programs_at_once(
     mistakes = ["COREMON_ROTATE=perhaps", "CRASHAGENT_TIMEOUT=5", "QKVIEW_ADDRESS=nowhere"]
     (tmp_path / "env").write_text("\n".join(mistakes))
     monkeypatch.setattr("sys.argv", ["coremond-bundle", "--env", str(tmp_path / "env")])
-    monkeypatch.setattr(bundle, "hold_socket", lambda _env: pytest.fail("it went on"))
+    monkeypatch.setattr(bundle, "hold_sockets", lambda _env: pytest.fail("it went on"))
 
     status = bundle.main()
 

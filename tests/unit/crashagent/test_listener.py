@@ -70,7 +70,7 @@ def test_a_listener_that_the_bundle_holds_is_taken_over(tmp_path: Path) -> None:
         descriptor = os.dup(held.fileno())
         os.set_inheritable(descriptor, True)
 
-        with inherited_listener(descriptor) as listener:
+        with inherited_listener("CRASHAGENT_LISTEN_FD", descriptor) as listener:
             assert listener.getsockname() == str(tmp_path / "apport.socket")
             assert not os.get_inheritable(descriptor)
 
@@ -79,7 +79,7 @@ def test_a_descriptor_that_is_no_socket_is_a_mistake() -> None:
     null = os.open("/dev/null", os.O_RDONLY)
     try:
         with pytest.raises(ConfigError, match="CRASHAGENT_LISTEN_FD"):
-            inherited_listener(null)
+            inherited_listener("CRASHAGENT_LISTEN_FD", null)
     finally:
         os.close(null)
 
@@ -89,4 +89,4 @@ def test_a_socket_that_does_not_listen_is_a_mistake() -> None:
         socket.socket(socket.AF_UNIX) as silent,
         pytest.raises(ConfigError, match="expected a listening Unix socket"),
     ):
-        inherited_listener(os.dup(silent.fileno()))
+        inherited_listener("CRASHAGENT_LISTEN_FD", os.dup(silent.fileno()))

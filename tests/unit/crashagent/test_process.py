@@ -1,14 +1,14 @@
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.crashagent import process
-from services.crashagent.process import _read_cgroup, _started_at, read_process
+from services.crashagent.process import _read_cgroup, _started_at, hold
 from tests.unit.factories import without_deadline
 
 CONTAINER = "0123456789abcdef" * 4
@@ -24,19 +24,23 @@ Dump = Callable[..., None]
 def dumping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dump:
     """Give a function that makes a directory of /proc, as it is while a process is dumped."""
 
-    @contextmanager
-    def opened(_pid: int) -> Iterator[int]:
-        descriptor = os.open(tmp_path, os.O_RDONLY)
-        yield descriptor
-        os.close(descriptor)
-
     def make(status: str = STATUS, **files: bytes) -> None:
         (tmp_path / "status").write_text(status)
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)
 
-    monkeypatch.setattr(process, "_opened", opened)
+    monkeypatch.setattr(process, "_open", lambda _: os.open(tmp_path, os.O_RDONLY))
     return make
+
+
+def read_process(pid: int, own_pid: int | None) -> dict[str, Any]:
+    held = hold(pid, own_pid)
+    if held is None:
+        return {}
+    try:
+        return held.facts()
+    finally:
+        held.close()
 
 
 def test_a_process_that_is_being_dumped_tells_its_numbers(dumping: Dump) -> None:

@@ -54,7 +54,7 @@ def taken_in(
 ) -> tuple[str, bytes]:
     """Receive *source* into the file *part*; give why it was cut, and the core that is there."""
     with Crew(2) as crew:
-        packed, why = receive(
+        packed, why, _ = receive(
             source, open_part(part, encoding, crew), limits(**changes), is_stopped
         )
     content = core_in(part)

@@ -17,6 +17,7 @@ from common.errors import CorruptError
 from common.packing.incoming import content, format_of
 from common.packing.report import (
     MOST_KEYS,
+    MOST_LOOKED,
     MOST_TEXT,
     MOST_VALUE,
     core_of_report,
@@ -342,6 +343,19 @@ def test_there_is_a_most_of_text_and_of_keys() -> None:
         texts_in(b"K" + value + (b"K" + value) * (MOST_TEXT // MOST_VALUE))
     with pytest.raises(CorruptError, match=f"more than {MOST_KEYS} keys"):
         texts_in(b"".join(b"K%d:\n" % number for number in range(MOST_KEYS + 1)))
+
+
+@pytest.mark.parametrize("head", [b"Key: value", b"Key: value\nVmCore: base64\n "])
+def test_a_report_that_never_ends_is_looked_through_no_further_than_is_said(head: bytes) -> None:
+    with memory_file(head) as file:
+        os.ftruncate(file, 2**50)
+
+        texts = read_report(file)
+        with pytest.raises(CorruptError, match="there is no CoreDump in it, up to byte") as raised:
+            list(core_of_report(file))
+
+    assert texts["Key"][:5] == "value"
+    assert int(str(raised.value).split("byte ")[1].split(",")[0]) < MOST_LOOKED + 2**17
 
 
 def test_the_place_in_the_file_is_not_moved() -> None:

@@ -1,0 +1,39 @@
+"""The directories that the settings name, each with its kind."""
+
+from common.errors import ConfigError
+from services.coremond.apport_cores import ApportCores
+from services.coremond.apport_reports import ApportReports
+from services.coremond.crash_files import CrashFiles
+from services.coremond.settings import CoremondSettings
+from services.coremond.systemd_files import SystemdFiles
+from services.coremond.watch import SourceDirectories, SourceDirectory
+
+
+def open_directories(settings: CoremondSettings) -> SourceDirectories:
+    """Open our own crash directory, which must be there, and those of others, which may come."""
+    ours = SourceDirectory(
+        settings.crash_dir,
+        CrashFiles(settings.source_pattern),
+        is_ours=True,
+        sources_go=settings.delete_src,
+    )
+    try:
+        ours.open()
+    except OSError as error:
+        ours.close()
+        raise ConfigError(
+            [f"COREMON_CRASH_DIR={settings.crash_dir}: {error.strerror or error}"]
+        ) from error
+    foreign = (
+        (settings.systemd_dir, SystemdFiles()),
+        (settings.apport_reports, ApportReports()),
+        (settings.apport_cores_dir, ApportCores()),
+    )
+    theirs = [
+        SourceDirectory(path, kind, is_ours=False, sources_go=settings.delete_foreign_src)
+        for path, kind in foreign
+        if path
+    ]
+    for directory in theirs:
+        directory.follow()
+    return SourceDirectories(ours, *theirs)
