@@ -35,6 +35,7 @@ bench: setup
 	@tests/install-prerequisites
 	@$(BIN)/python -m tests.benchmarks.idle_memory
 	@$(BIN)/python -m tests.benchmarks.packing
+	@$(BIN)/python -m tests.benchmarks.intake
 
 lint: setup
 	@$(BIN)/python -m pytest -q tests/test_conventions.py

@@ -165,11 +165,11 @@ class Bundle:
         finally:
             server("close")()
 
-    def kill(self, program: str) -> int:
-        """Kill a program with SIGKILL; give the pid it had, 0 if it was not there to be killed."""
+    def kill(self, program: str, number: int = signal.SIGKILL) -> int:
+        """Kill a program by a signal; give the pid it had, 0 if it was not there to be killed."""
         pid = self.pid_of(program)
         if pid:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         return pid
 
     def kill_supervisord(self) -> None:

@@ -21,8 +21,8 @@ MOST_TEXT = 4 * 2**20
 MOST_VALUE = 256 * 2**10
 """Bytes of one value that are kept."""
 MOST_LOOKED = 128 * 2**20
-"""Bytes of a report in which its texts, and where its core begins, are looked for: Apport writes the
-core last. Whoever makes up a report may let it be as long as he likes."""
+"""Bytes of a report in which its texts, and where its core begins, are looked for; the core itself
+is the last that Apport writes. A report that somebody makes up may be as long as he likes."""
 MOST_KEYS = 1024
 MOST_KEY = 128
 

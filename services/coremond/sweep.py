@@ -59,12 +59,20 @@ class Sweep:
         for found in self._directories.all():
             may_go = found.directory.is_ours or found.directory.sources_go
             if may_go and self._is_older(found, oldest, now):
-                log.info(
-                    "deleting src core file",
-                    src=found.path,
-                    reason="older than COREMON_RETENTION",
-                )
-                found.remove()
+                self._remove_source(found)
+
+    def _remove_source(self, found: Found) -> None:
+        try:
+            found.remove()
+        except OSError as error:
+            log.error(
+                "source could not be deleted",
+                src=found.path,
+                reason=str(error),
+                effect="tried again at the next look through",
+            )
+            return
+        log.info("deleting src core file", src=found.path, reason="older than COREMON_RETENTION")
 
     def _is_older(self, found: Found, oldest: int, now: int) -> bool:
         try:

@@ -350,8 +350,13 @@ class Worker:
         """Let the source go, which *record* has taken in, if it is to go, and is still the same."""
         if not found.directory.sources_go or not found.directory.has(source):
             return
+        try:
+            found.remove()
+        except OSError as error:  # a directory that is mounted for reading, say
+            effect = "it stays, and is not taken again"
+            self._say_once(found, "source could not be deleted", str(error), effect)
+            return
         log.info("deleting src core file", src=found.path, dst=self._stored_path(record))
-        found.remove()
 
     def _fail(self, found: Found, error: OSError | CorruptError) -> None:
         full = isinstance(error, OSError) and error.errno in NO_SPACE

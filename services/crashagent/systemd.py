@@ -212,11 +212,12 @@ class SystemdServer:
         """Count the crash where nobody would keep its core."""
         if not self._turned_away.may_be():
             return False
-        held = handed.hold()
+        said, held = handed.said, handed.hold()
         try:
-            facts = handed.said.facts() | (held.facts() if held else {})
-            return "comm" in facts and self._turned_away.count(
-                "systemd", facts["comm"], facts.get("hostname", ""), lambda: facts
+            comm = (held.comm() if held else "") or said.comm
+            hostname = (held.hostname() if held else "") or said.hostname
+            return bool(comm) and self._turned_away.count(
+                "systemd", comm, hostname, lambda: said.facts() | (held.facts() if held else {})
             )
         finally:
             if held:

@@ -1,7 +1,7 @@
 """What a sender at systemd-coredump's socket says of a crash: fields, all of them hostile.
 
-Each is a datagram ``COREDUMP_<NAME>=<value>``, of any bytes but NUL. What is missing or broken loses
-that fact and nothing else: which fields there are differs with the sender's version.
+Each is a datagram ``COREDUMP_<NAME>=<value>``; a value may be any bytes but NUL. What is missing or
+broken loses that fact and nothing else: which fields there are differs with the sender's version.
 Source: systemd, src/coredump/coredump.c, gather_pid_metadata() and send_iovec(), from 229 to 256;
 later coredump-context.c, coredump-send.c and coredump-receive.c.
 """

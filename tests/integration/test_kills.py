@@ -35,7 +35,7 @@ class Immortal:
         self._env = env
         self._chance = chance
         self._log = (bundle.home / f"{program}.log").open("ab")
-        self._listener = int(env["CRASHAGENT_LISTEN_FD"])
+        self._held = [int(env[name]) for name in ("CRASHAGENT_LISTEN_FD", "CRASHAGENT_KERNEL_FD")]
         self._stop = Event()
         self.kills = 0
         self._process = self._start()
@@ -43,9 +43,7 @@ class Immortal:
         self._thread.start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self._words, env=self._env, stdout=self._log, pass_fds=[self._listener]
-        )
+        return subprocess.Popen(self._words, env=self._env, stdout=self._log, pass_fds=self._held)
 
     def _live(self) -> None:
         while not self._stop.is_set():

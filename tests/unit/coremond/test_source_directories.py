@@ -1,5 +1,6 @@
 """Directories of others beside our own, each with its rule."""
 
+import errno
 import gzip
 import os
 import random
@@ -14,6 +15,7 @@ import pytest
 
 from common.corestore import verify
 from common.record import CrashRecord
+from services.coremond import sources
 from services.coremond.file_pattern import FilePattern
 from services.coremond.settings import Retention
 from services.coremond.watch import Found, SourceDirectory
@@ -345,6 +347,30 @@ def test_one_user_cannot_use_up_the_limit_of_another_by_way_of_systemd(
 
     states = [(record.uid, record.state) for record in house.store.records()]
     assert sorted(states) == [(0, "stored"), (1000, "held"), (1000, "stored")]
+
+
+def test_a_source_that_cannot_be_deleted_is_taken_once_and_costs_nothing_else(
+    open_house: Open,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(sources, "remove_source", refuse)
+    house = open_house(delete_foreign_src=True, keep=Retention(retention=HOUR))
+    (tmp_path / "systemd").mkdir()
+    (tmp_path / "systemd" / SYSTEMD).write_bytes(elf_core())
+    os.utime(tmp_path / "systemd" / SYSTEMD, (0, 0))
+
+    for _ in range(4):
+        house.handle_all()
+        house.sweep()
+
+    assert house.states() == ["stored"]
+    assert "source could not be deleted" in events_said(caplog)
+    assert "core could not be stored" not in events_said(caplog)
 
 
 @in_place_of_a_file

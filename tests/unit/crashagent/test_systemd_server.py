@@ -4,22 +4,27 @@ import array
 import os
 import resource
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from common.daemon import Stop
 from common.disk import DiskLimits
+from common.errors import ConfigError
 from common.holds import Hold, HoldsFile, write_holds
 from common.item import CrashItem
 from common.packing.crew import Crew
+from common.workload import stem
 from services.crashagent import systemd, systemd_connection
 from services.crashagent.intakes import Intakes
 from services.crashagent.listener import open_listener
+from services.crashagent.process import Held, _read_status
 from services.crashagent.receive import Limits
 from services.crashagent.spool import Spool
 from services.crashagent.systemd import SystemdServer
@@ -169,6 +174,24 @@ def test_what_is_said_of_a_crash_comes_with_its_core(
     assert open_descriptors() == before
 
 
+def test_what_a_dead_listener_left_is_cleared_away(
+    start: Callable[..., House], tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(tmp_path / "coredump"))
+    house = start()
+
+    hand_in(house)
+
+    assert house.core() == CORE
+    assert stat.S_IMODE(house.path.stat().st_mode) == 0o600
+
+
+def test_a_living_listener_keeps_its_socket(house: House) -> None:
+    with pytest.raises(ConfigError, match="another program listens there"):
+        open_listener(house.path, socket.SOCK_SEQPACKET)
+
+
 def test_a_core_may_come_with_nothing_said(house: House) -> None:
     with house.connect() as connection, core_pipe() as core:
         send(connection, core)
@@ -191,18 +214,23 @@ def hold_whoever_is_asked_for(
     """Take processes for such as are being dumped; give who was asked for."""
     asked: list[tuple[int, int | None]] = []
 
-    class Held:
-        def __init__(self, pid: int, own_pid: int | None) -> None:
-            asked.append((pid, own_pid))
-            self.facts = {"host_pid": pid, "uid": uid, "comm": "crash"}
+    class Another(Held):
+        @property
+        def uid(self) -> int:
+            return uid
+
+        def facts(self) -> dict[str, Any]:
+            return {"host_pid": self._pid, "comm": "crash"}
 
         def open(self, name: str) -> int:
             raise PermissionError
 
-        def close(self) -> None:
-            pass
+    def hold(pid: int, own_pid: int | None = None) -> Held:
+        asked.append((pid, own_pid))
+        directory = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
+        return Another(directory, pid, _read_status(directory))
 
-    monkeypatch.setattr(systemd, "hold", Held)
+    monkeypatch.setattr(systemd, "hold", hold)
     return asked
 
 
@@ -474,7 +502,7 @@ def no_descriptors_left() -> Iterator[None]:
 
 def test_a_crash_that_nobody_would_keep_is_counted(house: House) -> None:
     until = time.time_ns() + 10**11
-    hold = Hold(workload="node-2", process="observer", until=until, reason="too many")
+    hold = Hold(workload=stem("node-2"), process="observer", until=until, reason="too many")
     write_holds(house.run_dir, [hold])
     before = open_descriptors()
 
