@@ -29,7 +29,7 @@ run: setup
 
 test: setup
 	@tests/install-prerequisites
-	@$(BIN)/python -m pytest -n 4
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 bench: setup
 	@tests/install-prerequisites

@@ -19,6 +19,13 @@ from tests.bundle import Bundle, Home
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have those that set core_pattern run one after the other, and not wait for each other."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "real_kernel" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("kernel"))
+
+
 @pytest.fixture
 def home() -> Iterator[Path]:
     with Home() as path:

@@ -87,6 +87,7 @@ def start(binary: str, libraries: str, connection: socket.socket) -> int:
     child = os.fork()
     if not child:
         with suppress(OSError):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.dup2(connection.fileno(), CONNECTION)
             os.set_inheritable(CONNECTION, True)
             environment = {

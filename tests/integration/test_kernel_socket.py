@@ -16,10 +16,9 @@ import pytest
 from common.packing.restoring import restore
 from tests import kernel
 from tests.bundle import Bundle, wait_until
-from tests.crashes import kill_victim, run_to_death
+from tests.crashes import kill_victim, run_to_death, start_victim
 
 StartBundle = Callable[..., Bundle]
-Victim = "subprocess.Popen[bytes]"
 
 NOBODY = 65534
 AT_ONCE = 50
@@ -35,7 +34,10 @@ if host:
     socket.sethostname(host)
 os.kill(os.getpid(), signal.SIGSEGV) if os.getpid() != 1 else os.abort()
 """
-MUCH = "import mmap, os; area = mmap.mmap(-1, 24 * 2**30, 0x4022); area[0] = 1; print(flush=True); os.abort()"
+MUCH = (
+    "import mmap, os; area = mmap.mmap(-1, 24 * 2**30, 0x4022); area[0] = 1;"
+    "print(flush=True); os.abort()"
+)
 """Anonymous private memory that takes the kernel many seconds to write."""
 
 
@@ -228,19 +230,55 @@ def test_who_connects_first_and_then_crashes_is_one_crash(bundle: Bundle) -> Non
         f"s.connect({str(socket_of(bundle))!r}); s.send(b'\\x7fELF forged');"
         "print(flush=True); os.abort()"
     )
+    with by_socket(bundle):
+        with run_python(code, stdout=subprocess.PIPE) as process, not_served(bundle):
+            assert process.stdout is not None
+            process.stdout.readline()
+            wait_until(lambda: is_dumping(process.pid), "the crash")  # both are seen at once
+        records = bundle.wait_for_stored()
+
+    assert [record["pid"] for record in records] == [process.pid]
+
+
+@contextmanager
+def not_served(bundle: Bundle) -> Iterator[None]:
+    """Keep crashagent from taking anything in."""
     agent = bundle.pid_of("crashagent")
-    os.kill(agent, signal.SIGSTOP)  # so that it sees both at once
+    os.kill(agent, signal.SIGSTOP)
     try:
-        with by_socket(bundle):
-            with run_python(code, stdout=subprocess.PIPE) as process:
-                assert process.stdout is not None
-                process.stdout.readline()
-                os.kill(agent, signal.SIGCONT)
-            records = bundle.wait_for_stored()
+        yield
     finally:
         os.kill(agent, signal.SIGCONT)
 
-    assert [record["pid"] for record in records] == [process.pid]
+
+def test_who_is_gone_before_it_is_taken_in_is_a_crash(bundle: Bundle) -> None:
+    # With @, the kernel waits for nobody once all of a small core is said.
+    small = 'import os; open("/proc/self/coredump_filter", "w").write("0"); os.abort()'
+    with by_socket(bundle, "@"):
+        with not_served(bundle), run_python(small) as process:
+            assert process.wait(60) == -signal.SIGABRT
+        [record] = bundle.wait_for_stored()
+
+    assert (record["pid"], record["signal"]) == (process.pid, signal.SIGABRT)
+    assert (record["arrived"], record["truncated"]) == ("kernel-socket", False)
+
+
+def test_who_is_killed_before_it_is_taken_in_is_a_crash(
+    bundle: Bundle, crash_program: Path
+) -> None:
+    with by_socket(bundle):
+        with not_served(bundle), subprocess.Popen([crash_program]) as process:
+            wait_until(lambda: is_dumping(process.pid), "the crash")
+            process.kill()
+            assert process.wait(60) == -signal.SIGKILL
+        [record] = bundle.wait_for_stored()
+
+    assert record["truncated"]
+    assert record["size"] == 0
+
+
+def is_dumping(pid: int) -> bool:
+    return "CoreDumping:\t1" in Path(f"/proc/{pid}/status").read_text()
 
 
 def test_many_crashes_at_once_are_all_stored(
@@ -315,8 +353,6 @@ def test_two_crashes_of_a_program_with_threads_are_two(bundle: Bundle, crash_pro
 
 
 def test_a_victim_is_told_by_the_name_of_its_host(bundle: Bundle) -> None:
-    from tests.crashes import start_victim
-
     with by_socket(bundle):
         pid = kill_victim(start_victim("observer", "f5-observer-0"))
         [record] = bundle.wait_for_stored()

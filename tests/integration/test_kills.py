@@ -113,6 +113,8 @@ def test_200_kills_during_200_crashes_lose_and_double_nothing(
     records = bundle.stored()
     print(f"{sum(record['truncated'] for record in records)} of them came in partly")
     assert len(pids) == CRASHES
+    strangers = [(r["comm"], r["exe"], r["arrived"]) for r in records if r["pid"] not in pids]
+    assert not strangers, "others crashed on this machine meanwhile"
     assert sorted(record["pid"] for record in records) == sorted(pids)
     assert {record["state"] for record in bundle.records()} == {"stored"}
     assert {bundle.core(record).stat().st_nlink for record in records} == {1}

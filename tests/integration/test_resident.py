@@ -23,6 +23,7 @@ from services.crashagent.process import hold
 from services.crashagent.resident import Memory, Stream, read_head
 from tests import kernel
 from tests.benchmarks.inputs import is_same
+from tests.bundle import wait_until
 from tests.crashes import PROGRAMS
 
 KINDS = [
@@ -36,7 +37,26 @@ KINDS = [
     "forked",
     "only-read",
     "forbidden",
+    "userfault",
+    "write-protected",
+    "merged",
+    "memfd",
+    "system-v",
+    "stacks",
+    "moved",
+    "hugetlb",
+    "keys",
+    "vforked",
+    "ending",
+    "guarded",
+    "filter-0x33",
+    "filter-0x7f",
+    "filter-0x1",
+    "filter-0x1ff",
+    "filter-0x2",
 ]
+MISSING = 77
+"""What the program ends with where its memory cannot be laid out so."""
 PYTHON = "import json, os; kept = [json.dumps({'n': n}) for n in range(10**5)]; os.abort()"
 
 
@@ -53,13 +73,22 @@ def crashed(folder: Path, words: list[str]) -> Iterator[socket.socket]:
     """Give the connection that the kernel opens for a program that crashes."""
     path = folder / "k.sock"
     with closing(open_listener(path)) as listener, kernel.core_pattern(f"@@{path}"):
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         with process:
-            listener.settimeout(30)
-            connection, _ = listener.accept()
-            with connection:
+            listener.settimeout(0.1)
+            with wait_until(lambda: accepted(listener, process), "the crash") as connection:
                 connection.setblocking(False)
                 yield connection
+
+
+def accepted(listener: socket.socket, process: "subprocess.Popen[bytes]") -> socket.socket | None:
+    try:
+        return listener.accept()[0]
+    except TimeoutError:
+        if process.poll() == MISSING:
+            assert process.stderr is not None
+            pytest.skip(f"missing: {process.stderr.read().decode().strip()}")
+        return None
 
 
 def read(connection: socket.socket, view: memoryview) -> int:

@@ -4,6 +4,7 @@ What is filled is spread evenly, in pieces of 1 MiB of text.
 """
 
 import mmap
+import resource
 import signal
 import sys
 
@@ -13,6 +14,8 @@ NORESERVE = 0x4000  # mmap(2); the module has no name for it
 
 def main(gib: int, mib: int) -> None:
     """Map, fill, say so, and wait."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     mapped = max(gib * 1024, mib)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE
     memory = mmap.mmap(-1, mapped * MIB, flags=flags)

@@ -1,5 +1,8 @@
+import mmap
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,15 @@ from common.disk import MOST_HOLES, DiskLimits
 from common.item import Encoding
 from common.packing.codec import BLOCK
 from common.packing.crew import Crew
+from common.packing.sources import StreamSource
 from common.packing.sparse import PAGE
 from common.packing.sums import sums_of
 from common.settings import Floor
 from services.crashagent.part import open_part
-from services.crashagent.receive import Limits, receive
+from services.crashagent.process import Held
+from services.crashagent.receive import Limits, Received, receive
 from tests.unit.factories import core_in, memory_file, small_disk
+from tests.unit.heads import Area, head_of, hold_process
 
 NOISE = os.urandom(BLOCK)
 
@@ -217,3 +223,119 @@ def test_a_sender_that_writes_in_odd_pieces_is_read_as_one(encoding: Encoding) -
     os.close(reading)
 
     assert taken == ("", content)
+
+
+class Half(Held):
+    """A process of ours, of which less can be read than it has."""
+
+    def __init__(self, lacking: str) -> None:
+        self._held = hold_process(os.getpid())
+        self._lacking = lacking
+
+    def close(self) -> None:
+        self._held.close()
+
+    def open(self, name: str) -> int:
+        if name == self._lacking:
+            return os.memfd_create("nothing")
+        return self._held.open(name)
+
+
+@pytest.fixture
+def areas() -> Iterator[tuple[Area, Area]]:
+    """Give memory that is shared, and memory that is ours alone, each with something in it."""
+    pages = 2 * BLOCK // PAGE
+    with Area(pages, flags=mmap.MAP_SHARED) as shared, Area(pages) as private:
+        yield shared.touch(range(pages)), private.touch(range(0, pages, 3))
+
+
+def taken_from(
+    held: Held, stream: bytes, encoding: Encoding, *, resident: bool = True
+) -> tuple[Received, bytes, int]:
+    """Take a core that comes as *stream*; give what came of it, and how much of that was read."""
+    with closing(held), memory_file(stream) as source, memory_file() as part, Crew(2) as crew:
+        how = replace(limits(), resident=resident)
+        received = receive(source, open_part(part, encoding, crew), how, never, held)
+        return received, core_in(part), os.lseek(source, 0, os.SEEK_CUR)
+
+
+def test_memory_is_read_from_the_process_and_only_the_head_from_its_stream(
+    areas: tuple[Area, Area], encoding: Encoding
+) -> None:
+    head = head_of([(area.start, area.end) for area in areas])
+    lie = head + b"?" * 4 * BLOCK
+
+    received, content, read = taken_from(hold_process(os.getpid()), lie, encoding)
+
+    assert (received.cut, received.capture) == ("", "resident")
+    assert content == head + b"".join(area.content() for area in areas)
+    assert read <= len(head)
+
+
+def test_memory_is_not_read_where_it_is_not_to_be(
+    areas: tuple[Area, Area], encoding: Encoding
+) -> None:
+    stream = head_of([(area.start, area.end) for area in areas]) + NOISE * 4
+
+    received, content, _ = taken_from(hold_process(os.getpid()), stream, encoding, resident=False)
+
+    assert (received.cut, received.capture, content) == ("", "stream", stream)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason"),
+    [
+        ("maps", "stream: there is no mapping at"),
+        ("pagemap", "stream: its page tables end too soon"),  # what is shared was taken before
+    ],
+)
+def test_whatever_memory_lacks_every_byte_of_the_stream_is_kept(
+    areas: tuple[Area, Area], encoding: Encoding, lacking: str, reason: str
+) -> None:
+    stream = head_of([(area.start, area.end) for area in areas]) + NOISE * 4
+
+    received, content, _ = taken_from(Half(lacking), stream, encoding)
+
+    assert received.cut == ""
+    assert received.capture.startswith(reason)
+    assert content == stream
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [b"", b"\x7fELF", b"no core at all" * 999, head_of([(PAGE, 9 * PAGE)])[:-PAGE] + b"more"],
+    ids=["nothing", "little", "no core", "memory that is not there"],
+)
+def test_what_has_no_head_is_taken_as_it_comes(stream: bytes, encoding: Encoding) -> None:
+    received, content, _ = taken_from(hold_process(os.getpid()), stream, encoding)
+
+    assert received.cut == ""
+    assert received.capture.startswith("stream: ")
+    assert content == stream
+
+
+def test_who_falls_silent_in_its_headers_loses_none_of_them(pipe: Pipe, encoding: Encoding) -> None:
+    said = head_of([(PAGE, 9 * PAGE)])[:100]
+    os.write(pipe[1], said)
+
+    with closing(hold_process(os.getpid())) as held, memory_file() as part, Crew(2) as crew:
+        how = limits(idle=0.01)
+        received = receive(pipe[0], open_part(part, encoding, crew), how, never, held)
+
+        assert received.cut == "its sender said nothing for 0.01 s"
+        assert core_in(part) == said
+
+
+def test_to_begin_anew_forgets_all_that_came(encoding: Encoding) -> None:
+    with memory_file() as file, Crew(2) as crew:
+        part = open_part(file, encoding, crew)
+        part.fill(StreamSource.of([NOISE * 3]), lambda: None)
+        part.restart()
+        part.fill(StreamSource.of([b"another"]), lambda: None)
+        packed = part.end("")
+
+        assert core_in(file) == b"another"
+        if packed:
+            sums = sums_of(file)
+            found = packed.size, packed.packed, packed.crc32
+            assert found == (len(b"another"), sums.size, sums.crc32)
