@@ -54,25 +54,27 @@ def read_request(connection: socket.socket, patience: float = PATIENCE) -> Reque
 
 def ask_for_core(connection: socket.socket, request: Request, patience: float = PATIENCE) -> None:
     """Have the kernel send the core, and wait for us to close; `TruncatedError` if it will not."""
-    mark = _answer(connection, _KERNEL | (_WAIT & request.mask), patience)
+    deadline = time.monotonic() + patience
+    _answer(connection, _KERNEL | (_WAIT & request.mask))
+    (mark,) = _MARK.unpack(_receive(connection, _MARK.size, deadline))
     if mark != 0:
         raise TruncatedError(f"the kernel did not take the answer: mark {mark:#x}")
 
 
-def reject(connection: socket.socket, request: Request | None, patience: float = PATIENCE) -> None:
-    """Have the kernel send nothing; whoever closes the connection lets the process go."""
+def reject(connection: socket.socket, request: Request | None) -> None:
+    """Have the kernel send nothing; whoever closes the connection lets the process go.
+
+    Its mark is not waited for: whether or not it took the answer, there will be no core.
+    """
     if request:
-        _answer(connection, _REJECT, patience)
+        _answer(connection, _REJECT)
 
 
-def _answer(connection: socket.socket, flags: int, patience: float) -> int:
-    deadline = time.monotonic() + patience
+def _answer(connection: socket.socket, flags: int) -> None:
     try:
         connection.send(_ACK.pack(_ACK.size, 0, flags), socket.MSG_NOSIGNAL)
     except OSError as error:
         raise TruncatedError(f"the kernel went away: {error.strerror}") from error
-    (mark,) = _MARK.unpack(_receive(connection, _MARK.size, deadline))
-    return int(mark)
 
 
 def _peek(connection: socket.socket, size: int, deadline: float) -> bytes:

@@ -1,7 +1,8 @@
 """The kernel's own coredump socket: it hands a crash in by itself, with nothing else on the host.
 
 That the socket is its owner's alone (0600, in a directory of 0700) is what makes a connection the
-kernel's. Beyond that, each must be of a process that is being dumped, and each process has one.
+kernel's. Beyond that, each must be of a process that is being dumped, as far as that can be seen
+from our pid namespace, and each process has one.
 """
 
 import errno
@@ -144,18 +145,21 @@ class KernelServer:
                 crashed_at=self._spool.moment(),
                 signal=info.signal,
                 dumpable=info.dumpable,
+                host_pid=dump.pid or None,
+                pid=dump.pid or None,
                 truncated=True,
             )
-            self._intakes.submit(Begun(self._spool.begin(item), dump))
+            intake = self._spool.begin(item)
         except OSError:
             os.close(dump.pidfd)
             raise
         self._remember(dump)
+        self._intakes.submit(Begun(intake, dump))
 
     def _is_refused(self, dump: _Dump, info: PidfdInfo) -> bool:
         """Say whether the connection is none of the kernel's."""
         reason = ""
-        if not info.is_dumped:
+        if info.is_dumped is False:
             reason = f"the process {dump.pid}, which connected, is not being dumped"
         elif inode_of(dump.pidfd) in self._seen:
             reason = f"the process {dump.pid} was dumped already"
@@ -183,7 +187,7 @@ class KernelServer:
         if counted:
             try:
                 request = coredump_socket.read_request(dump.connection, _SHORT)
-                coredump_socket.reject(dump.connection, request, _SHORT)
+                coredump_socket.reject(dump.connection, request)
             except TruncatedError as error:
                 log.debug("kernel not told", reason=str(error))
             self._remember(dump)

@@ -17,6 +17,7 @@ from common.settings import NANOSECONDS
 
 _LIMIT = 64 * 1024  # bytes of a /proc file that are read
 _CLONE_NEWUTS = 0x04000000
+_STATUS_LINE = re.compile(rb"^(Uid|Gid|NSpid|CoreDumping):\t(.*)$", re.MULTILINE)
 _CORE_LIMIT = re.compile(rb"^Max core file size +(\d+) ", re.MULTILINE | re.ASCII)
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -117,9 +118,7 @@ def _read(process: int, name: str) -> bytes:
 
 
 def _read_status(process: int) -> _Status:
-    lines = dict(
-        line.split(b":\t", 1) for line in _read(process, "status").split(b"\n") if b":\t" in line
-    )
+    lines = dict(_STATUS_LINE.findall(_read(process, "status")))
     return _Status(
         uid=int(lines[b"Uid"].split()[0]),
         gid=int(lines[b"Gid"].split()[0]),

@@ -100,6 +100,8 @@ def _fill(
         part.fill(source, watch)
     except OSError as error:
         source.cut = f"it could not be taken further: {error.strerror}"
+    except TruncatedError as error:
+        source.cut = str(error)
     return Received(part.end(source.cut), source.cut, capture)
 
 

@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple, Self
 
-from common.errors import CollectorError
+from common.errors import CollectorError, TruncatedError
 from common.packing.sources import Allowance, RangeSource
 from common.packing.sparse import PAGE
+from services.crashagent.devices import Devices
 from services.crashagent.process import Held
 
 _HEADER = struct.Struct("=16sHHIQQQIHHHHHH")
@@ -33,6 +34,8 @@ _IDENT = b"\x7fELF\x02" + (b"\x01" if struct.pack("=H", 1) == b"\1\0" else b"\x0
 _CORE, _LOAD, _NOTE, _MANY = 4, 1, 4, 0xFFFF
 _MOST_HEAD = 16 * 2**20
 """Bytes of headers and notes; a core with more is taken as it streams."""
+_BUFFERED = 4 * 2**20
+"""A core that is shorter may be in the stream whole, though its process has ended."""
 _HIGHEST = 2**63
 """Addresses from here on cannot be read: [vsyscall], which no longer has anything to read."""
 
@@ -44,7 +47,7 @@ _JOINED = 16 * PAGE
 _ENTRIES = 8192
 _IS_THERE = 3 << 62  # present, or swapped
 
-_MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (.{4}) [0-9a-f]+ \S+ (\d+) *(.*)")
+_MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (.{4}) [0-9a-f]+ (\S+) (\d+) *(.*)")
 
 
 class CaptureError(CollectorError):
@@ -142,6 +145,7 @@ class Memory:
                 self._pagemap = held.open("pagemap")
                 stack.callback(os.close, self._pagemap)
                 mappings = read_mappings(held.read_all("maps"))
+                devices = Devices.seen_by(held)
             except OSError as error:
                 raise CaptureError(f"its memory cannot be opened: {error.strerror}") from error
             self._untouched = {start for start, mapping in mappings.items() if mapping.is_anonymous}
@@ -149,6 +153,8 @@ class Memory:
                 mapping = mappings.get(segment.address)
                 if mapping is None or mapping.end < segment.address + segment.size:
                     raise CaptureError(f"there is no mapping at {segment.address:#x}")
+                if not devices.is_local(mapping.device):
+                    raise CaptureError(f"what is at {segment.address:#x} may take for ever to read")
                 if segment.address >= _HIGHEST and mapping.is_readable:
                     raise CaptureError(f"what is at {segment.address:#x} cannot be read")
             self._stack = stack.pop_all()
@@ -192,8 +198,10 @@ class Memory:
             size = min(len(view), PAGE - address % PAGE)
             view[:size] = bytes(size)
             return size
-        if not got:
+        if not got and start < _BUFFERED:
             raise CaptureError("the process was gone before its memory was read")
+        if not got:
+            raise TruncatedError("the process was killed while its memory was read")
         return got
 
 
@@ -204,6 +212,8 @@ class Mapping(NamedTuple):
     is_readable: bool
     is_anonymous: bool
     """Whether a page that was never touched is zeros: it is private, and of no file."""
+    device: str
+    """Of its file, as ``major:minor``; ``00:00`` without one."""
 
 
 def read_mappings(text: bytes) -> dict[int, Mapping]:
@@ -211,10 +221,12 @@ def read_mappings(text: bytes) -> dict[int, Mapping]:
     mappings = {}
     for line in text.split(b"\n"):
         if found := _MAPPING.fullmatch(line):
-            start, end, allowed, inode, name = found.groups()
+            start, end, allowed, device, inode, name = found.groups()
             is_plain = not name or name == b"[heap]" or name.startswith((b"[stack", b"[anon:"))
             is_anonymous = inode == b"0" and allowed[3:] == b"p" and is_plain
-            mappings[int(start, 16)] = Mapping(int(end, 16), allowed[:1] == b"r", is_anonymous)
+            mappings[int(start, 16)] = Mapping(
+                int(end, 16), allowed[:1] == b"r", is_anonymous, device.decode()
+            )
     return mappings
 
 

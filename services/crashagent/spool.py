@@ -125,7 +125,11 @@ class Spool:
             os.write(item_file, to_json(note))
         finally:
             os.close(item_file)
-        part = create(self._directory, naming.part_name(item.crashed_at))
+        try:
+            part = create(self._directory, naming.part_name(item.crashed_at))
+        except OSError:
+            remove(self._directory, _intake_item(item.crashed_at))  # or it would count as a crash
+            raise
         item = replace(item, encoding=self._encoding)
         return Intake(item, open_part(part, self._encoding, self._crew))
 

@@ -239,7 +239,8 @@ HOSTILE = {
 def test_a_file_is_one_whatever_it_is_called(name: bytes) -> None:
     text = b"1000-3000 r--p 00000000 fe:00 1234                       " + name + b"\n"
 
-    assert read_mappings(text) == {0x1000: Mapping(0x3000, is_readable=True, is_anonymous=False)}
+    expected = Mapping(0x3000, is_readable=True, is_anonymous=False, device="fe:00")
+    assert read_mappings(text) == {0x1000: expected}
 
 
 @pytest.mark.parametrize(
