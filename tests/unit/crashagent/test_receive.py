@@ -301,6 +301,33 @@ def test_whatever_memory_lacks_every_byte_of_the_stream_is_kept(
     assert content == stream
 
 
+class Ended(Half):
+    """A process of ours that is killed once its memory was read up to the address *end*."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__("")
+        self._end = end
+
+    def open(self, name: str) -> int:
+        if name != "mem":
+            return super().open(name)
+        read_so_far = os.memfd_create("mem")
+        os.ftruncate(read_so_far, self._end)
+        return read_so_far
+
+
+def test_who_is_killed_while_its_memory_is_read_leaves_what_was_read(encoding: Encoding) -> None:
+    with Area(12 * BLOCK // PAGE) as area:
+        area.touch(range(12 * BLOCK // PAGE))
+        head = head_of([(area.start, area.end)])
+
+        received, content, _ = taken_from(Ended(area.start + 8 * BLOCK), head, encoding)
+
+    assert received.cut == "the process was killed while its memory was read"
+    assert received.capture == "resident"
+    assert head + bytes(9 * BLOCK) > content > head + bytes(6 * BLOCK)
+
+
 @pytest.mark.parametrize(
     "stream",
     [b"", b"\x7fELF", b"no core at all" * 999, head_of([(PAGE, 9 * PAGE)])[:-PAGE] + b"more"],
