@@ -27,6 +27,7 @@ from services.crashagent.apport_message import (
     read_descriptors,
 )
 from services.crashagent.intakes import Begun, Intakes
+from services.crashagent.listener import PERIOD, STARVED, accepted
 from services.crashagent.process import Held, hold
 from services.crashagent.spool import Spool
 from services.crashagent.turned_away import TurnedAway
@@ -35,9 +36,6 @@ log = Logger()
 
 MOST_WAITING = 256
 """Connections without a message; the oldest goes for a further one."""
-
-_PERIOD = 0.2  # seconds until those who want descriptors are tried again
-_STARVED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 class ApportServer:
@@ -71,7 +69,7 @@ class ApportServer:
                 self._poll.register(self._listener, 0)
             else:
                 self._poll.register(self._listener, select.POLLIN)
-            patience = _PERIOD * 1000 if self._waiting else None
+            patience = PERIOD * 1000 if self._waiting else None
             ready = {descriptor for descriptor, _ in self._poll.poll(patience)}
             self._try_waiting(ready)
             if self._listener.fileno() in ready:
@@ -80,21 +78,7 @@ class ApportServer:
             waiting.connection.close()
 
     def _accept_waiting(self, stop: Stop) -> None:
-        while not stop.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                # Out of descriptors or memory: those who wait go on waiting in the backlog.
-                log.error(
-                    "cannot accept",
-                    reason=error.strerror,
-                    effect="crashes wait until intakes under way are done",
-                )
-                time.sleep(_PERIOD)
-                return
-            connection.setblocking(False)
+        for connection in accepted(self._listener, stop):
             self._take(_Waiting(connection, time.monotonic() + self._idle_timeout))
 
     def _take(self, waiting: "_Waiting") -> None:
@@ -108,7 +92,7 @@ class ApportServer:
         except BlockingIOError:
             self._let_wait(replace(waiting, is_starved=False))
         except OSError as error:
-            if error.errno in _STARVED:
+            if error.errno in STARVED:
                 self._let_wait(replace(waiting, is_starved=True))
                 return
             log.error("crash lost", reason=error.strerror, effect="nothing of it can be written")
@@ -214,7 +198,7 @@ class ApportServer:
             host_pid = said.pid
         arrived: Arrival = "pipe" if is_helper else "apport"
         incoming = _Forwarding(core, host_pid, said.pid)
-        if self._is_turned_away(incoming, arrived):
+        if self._is_turned_away(incoming, arrived, said.hostname):
             incoming.close()
             return None
         item = CrashItem(
@@ -227,11 +211,13 @@ class ApportServer:
         intake = self._spool.begin(item, pipe=status.st_ino)
         return Begun(intake, incoming)
 
-    def _is_turned_away(self, incoming: "_Forwarding", arrived: Arrival) -> bool:
+    def _is_turned_away(self, incoming: "_Forwarding", arrived: Arrival, hostname: str) -> bool:
         if not self._turned_away.may_be() or (held := incoming.hold()) is None:
             return False
         try:
-            return self._turned_away.count(arrived, held.comm(), held.hostname(), held.facts)
+            return self._turned_away.count(
+                arrived, held.comm(), held.hostname() or hostname, held.facts
+            )
         finally:
             held.close()
 

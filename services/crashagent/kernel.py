@@ -5,7 +5,6 @@ kernel's. Beyond that, each must be of a process that is being dumped, as far as
 from our pid namespace, and each process has one.
 """
 
-import errno
 import os
 import select
 import socket
@@ -20,6 +19,7 @@ from common.item import CrashItem
 from common.log import Logger
 from services.crashagent import coredump_socket
 from services.crashagent.intakes import Begun, Intakes
+from services.crashagent.listener import PERIOD, STARVED, accepted
 from services.crashagent.pidfd import PidfdInfo, inode_of, peer_pidfd, pid_of, read_pidfd
 from services.crashagent.process import Held, hold
 from services.crashagent.spool import Spool
@@ -29,8 +29,6 @@ log = Logger()
 
 _REMEMBERED = 65536
 """Processes that were dumped, so that none is twice."""
-_PERIOD = 0.2
-_STARVED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _SHORT = 1.0
 """Seconds that the kernel has to hear that it is turned away."""
 
@@ -104,20 +102,7 @@ class KernelServer:
 
     def _accept_waiting(self, stop: Stop) -> None:
         """Take in whoever waits; out of descriptors or memory, they go on waiting."""
-        while not stop.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                log.error(
-                    "cannot accept",
-                    reason=error.strerror,
-                    effect="crashes wait until intakes under way are done",
-                )
-                time.sleep(_PERIOD)
-                continue
-            connection.setblocking(False)
+        for connection in accepted(self._listener, stop):
             self._take(connection, stop)
 
     def _take(self, connection: socket.socket, stop: Stop) -> None:
@@ -126,8 +111,8 @@ class KernelServer:
                 self._begin(connection)
                 return
             except OSError as error:
-                if error.errno in _STARVED and not stop.is_set():
-                    time.sleep(_PERIOD)
+                if error.errno in STARVED and not stop.is_set():
+                    time.sleep(PERIOD)
                     continue
                 log.error("crash lost", reason=error.strerror, effect="nothing of it can be taken")
                 connection.close()

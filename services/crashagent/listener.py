@@ -4,13 +4,24 @@ The bundle opens the socket before anything else and every crashagent inherits i
 which arrives while crashagent restarts waits in the backlog instead of being refused.
 """
 
+import errno
 import os
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from common.daemon import Stop
 from common.errors import ConfigError
+from common.log import Logger
+
+log = Logger()
 
 BACKLOG = 1024
+STARVED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+"""Errors of who has no descriptor or no memory left, but may have some in a moment."""
+PERIOD = 0.2
+"""Seconds until they try again."""
 MODE = 0o600
 """Whoever can connect can hand in a crash: only the owner may."""
 
@@ -48,6 +59,28 @@ def inherited_listener(name: str, descriptor: int) -> socket.socket:
         raise ConfigError([f"{name}={descriptor}: expected a listening Unix socket"])
     os.set_inheritable(descriptor, False)
     return listener
+
+
+def accepted(listener: socket.socket, stop: Stop) -> Iterator[socket.socket]:
+    """Accept whoever waits at *listener*; neither it nor the connections block.
+
+    Out of descriptors or memory, they go on waiting in the backlog.
+    """
+    while not stop.is_set():
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.error(
+                "cannot accept",
+                reason=error.strerror,
+                effect="crashes wait until intakes under way are done",
+            )
+            time.sleep(PERIOD)
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def _clear_stale(path: Path, kind: int) -> None:

@@ -4,7 +4,6 @@ One connection is one crash; its sender waits for no answer. Who may connect is 
 socket (0600), as with systemd's own.
 """
 
-import errno
 import os
 import select
 import socket
@@ -17,6 +16,7 @@ from common.daemon import Stop
 from common.item import CrashItem
 from common.log import Logger
 from services.crashagent.intakes import Begun, Intakes
+from services.crashagent.listener import PERIOD, STARVED, accepted
 from services.crashagent.pidfd import pid_of
 from services.crashagent.process import Held, hold
 from services.crashagent.spool import Spool
@@ -30,8 +30,6 @@ MOST_WAITING = 128
 """Connections whose core has not come; the oldest goes for a further one."""
 LAST_WORDS = 1.0
 """Seconds that senders have to end once crashagent is asked to stop."""
-_PERIOD = 0.2  # seconds until those who are overdue, or want descriptors, are looked at
-_STARVED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,7 @@ class SystemdServer:
 
     def _listen(self) -> set[int]:
         """Hear those who have something to say, and look after those who have not."""
-        patience = _PERIOD * 1000 if self._waiting else None
+        patience = PERIOD * 1000 if self._waiting else None
         ready = {descriptor for descriptor, _ in self._poll.poll(patience)}
         for descriptor, connection in list(self._waiting.items()):
             is_due = connection.is_starved or connection.is_overdue() or connection.is_complete()
@@ -123,24 +121,11 @@ class SystemdServer:
         return ready
 
     def _accept_waiting(self, stop: Stop) -> None:
-        while not stop.is_set():
-            try:
-                accepted, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                # Out of descriptors or memory: those who wait go on waiting in the backlog.
-                log.error(
-                    "cannot accept",
-                    reason=error.strerror,
-                    effect="crashes wait until intakes under way are done",
-                )
-                time.sleep(_PERIOD)
-                return
+        for opened in accepted(self._listener, stop):
             if len(self._waiting) >= MOST_WAITING:
                 oldest = min(self._waiting.values(), key=lambda other: other.deadline)
                 self._drop(oldest, "too many others wait")
-            connection = Connection(accepted, time.monotonic() + self._idle_timeout)
+            connection = Connection(opened, time.monotonic() + self._idle_timeout)
             self._waiting[connection.fileno()] = connection
             self._hear(connection)
 
@@ -152,7 +137,7 @@ class SystemdServer:
                 self._take(connection)
                 return
         except OSError as error:
-            if error.errno not in _STARVED:
+            if error.errno not in STARVED:
                 self._lose(connection, f"nothing of it can be written: {error.strerror}")
                 return
             connection.is_starved = True

@@ -24,7 +24,6 @@ class Connection:
     """Owns a connection and what came on it; it may be listened to until *deadline* (monotonic)."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
-        connection.setblocking(False)
         self._socket = connection
         self.deadline = deadline
         self.fields = Fields()
