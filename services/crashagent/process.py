@@ -16,6 +16,8 @@ from common.item import clean
 from common.settings import NANOSECONDS
 
 _LIMIT = 64 * 1024  # bytes of a /proc file that are read
+_MOST_THREADS = 1024
+"""That are looked at, where the main thread has ended."""
 _CLONE_NEWUTS = 0x04000000
 _STATUS_LINE = re.compile(rb"^(Uid|Gid|NSpid|CoreDumping):\t(.*)$", re.MULTILINE)
 _CORE_LIMIT = re.compile(rb"^Max core file size +(\d+) ", re.MULTILINE | re.ASCII)
@@ -99,9 +101,28 @@ def hold(pid: int, own_pid: int | None = None) -> Held | None:
         return None
     with suppress(OSError, ValueError, LookupError):
         status = _read_status(process)
-        if status.is_dumping and own_pid in {None, 0, status.pids[-1]}:
-            return Held(process, pid, status)
+        if own_pid in {None, 0, status.pids[-1]}:
+            if status.is_dumping:
+                return Held(process, pid, status)
+            if (thread := _dumping_thread(process)) is not None:
+                os.close(process)
+                return Held(thread, pid, status)
     os.close(process)
+    return None
+
+
+def _dumping_thread(process: int) -> int | None:
+    """Open the directory of a thread with memory, where the main thread has ended before."""
+    tasks = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=process)
+    try:
+        for name in os.listdir(tasks)[:_MOST_THREADS]:
+            thread = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tasks)
+            with suppress(OSError, ValueError, LookupError):
+                if _read_status(thread).is_dumping:
+                    return thread
+            os.close(thread)
+    finally:
+        os.close(tasks)
     return None
 
 

@@ -30,6 +30,7 @@ KINDS = [
     "sparse",
     "checkered",
     "threads",
+    "leaderless",
     "shared",
     "huge",
     "locked",

@@ -49,6 +49,13 @@ static void *stay(void *unused)
     return unused ? unused : mine;
 }
 
+static void *crash_late(void *unused)
+{
+    usleep(200000); /* the main thread is gone by then */
+    raise(SIGSEGV);
+    return unused;
+}
+
 static void must(int holds, const char *what)
 {
     if (!holds) {
@@ -100,6 +107,11 @@ int main(int argc, char **argv)
     } else if (!strcmp(kind, "checkered")) {
         scatter(map(16 * MIB, MAP_PRIVATE), 16 * MIB, 2 * PAGE);
         scatter(map(16 * MIB, MAP_PRIVATE), 16 * MIB, 9 * PAGE);
+    } else if (!strcmp(kind, "leaderless")) {
+        pthread_t thread;
+        scatter(map(16 * MIB, MAP_PRIVATE), 16 * MIB, 3 * PAGE);
+        pthread_create(&thread, NULL, crash_late, NULL);
+        pthread_exit(NULL);
     } else if (!strcmp(kind, "threads")) {
         for (int n = 0; n < 32; n++) {
             pthread_t thread;
