@@ -358,3 +358,19 @@ def test_a_victim_is_told_by_the_name_of_its_host(bundle: Bundle) -> None:
         [record] = bundle.wait_for_stored()
 
     assert (record["pod"], record["process"], record["pid"]) == ("f5-observer-0", "observer", pid)
+
+
+def test_a_collector_that_sees_no_other_processes_takes_what_streams(
+    home: Path, crash_program: Path
+) -> None:
+    bundle = Bundle(home)
+    apart = "unshare --pid --fork --kill-child=SIGTERM --mount-proc"  # which ignores SIGTERM itself
+    script = f'{apart} "$@" & trap "kill -KILL $!" TERM; wait'
+    bundle.command = ["sh", "-c", script, "sh", *bundle.command]
+    with bundle, kernel.core_pattern(f"@@{bundle.run_dir}/kernel.sock"):
+        pid = run_to_death(crash_program, "segv", "1")
+
+        [record] = bundle.wait_for_stored()
+
+    assert (record["capture"], record["truncated"]) == ("stream", False)
+    assert (record["comm"], record["pid"], record["host_pid"]) == ("crash", pid, None)
