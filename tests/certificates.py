@@ -14,11 +14,12 @@ class Authority:
         directory.mkdir(parents=True)
         self._openssl("-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt")
 
-    def issue(self, directory: Path, name: str) -> Path:
+    def issue(self, directory: Path, name: str, organisation: str = "") -> Path:
         """Put into *directory* what a Kubernetes TLS secret would hold for *name*."""
         directory.mkdir(parents=True, exist_ok=True)
+        subject = f"/O={organisation}/CN={name}" if organisation else f"/CN={name}"
         self._openssl(
-            *("-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:127.0.0.1,DNS:{name}"),
+            *("-subj", subject, "-addext", f"subjectAltName=IP:127.0.0.1,DNS:{name}"),
             *("-CA", "ca.crt", "-CAkey", "ca.key"),
             *("-keyout", str(directory / "tls.key"), "-out", str(directory / "tls.crt")),
         )
