@@ -7,6 +7,9 @@ from common.settings import EnvReader, Floor, floor, size
 
 MOST_HOLES = 64
 """So many times its data a core may be long, before it is cut short."""
+FULL_BELOW_PERCENT = 1.0
+FULL_BELOW_BYTES = 64 * 2**20
+"""A disk with less than both of these left is full."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,11 @@ class DiskLimits:
         disk = os.fstatvfs(descriptor)
         wanted = self.keep_free.of(disk.f_blocks * disk.f_frsize)
         return max(0, wanted - disk.f_bavail * disk.f_frsize)
+
+
+def is_full(total: int, available: int) -> bool:
+    """Say whether a disk of *total* bytes is full."""
+    return available < min(FULL_BELOW_BYTES, total * FULL_BELOW_PERCENT / 100)
 
 
 def read_disk_limits(reader: EnvReader) -> DiskLimits:

@@ -1,26 +1,30 @@
-"""What a core file says of itself: the ELF headers and the first notes, read with suspicion.
+"""What a core file says of itself: headers, first notes and environment, read with suspicion.
 
-Sources: elf(5); the kernel's fs/binfmt_elf.c for which notes come first; <sys/procfs.h> for the
-layout of NT_PRSTATUS and NT_PRPSINFO.
+Sources: elf(5); the kernel's fs/binfmt_elf.c for which notes come first, and for where a program's
+strings are; <sys/procfs.h> for the layout of NT_PRSTATUS and NT_PRPSINFO; getauxval(3).
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from common.item import clean
 
 _CORE = 4  # e_type of a core
 _LOAD, _NOTE = 1, 4  # p_type
-_PRSTATUS, _PRPSINFO = 1, 3  # n_type, of the owner "CORE"
+_PRSTATUS, _PRPSINFO, _AUXV = 1, 3, 6  # n_type, of the owner "CORE"
+_EXECFN = 31  # a_type: where the name stands by which the program was started
 _MANY = 0xFFFF  # PN_XNUM: the real number of segments stands in section 0
 
 _NOTES_LIMIT = 64 * 1024  # the crashing thread's notes and the process's own come first
 _SEGMENTS_LIMIT = 2**20
 _SIZE_LIMIT = 2**63  # no file is larger, whatever a segment says
 _SEGMENTS_AT_ONCE = 4096
-
+_ENVIRON_LIMIT = 256 * 1024
+_VARIABLE = re.compile(rb"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL | re.ASCII)
 
 Read = Callable[[int, int], bytes]
 """Reads a core: at most so many bytes, at an offset."""
@@ -35,11 +39,24 @@ class _Layout:
 
     @property
     def segment(self) -> struct.Struct:
-        """A program header, as (type, offset, filesz) after `_pick`."""
+        """A program header, as it stands."""
         return struct.Struct(self.order + ("IIQQQQQQ" if self.wide else "IIIIIIII"))
 
-    def pick(self, fields: tuple[int, ...]) -> tuple[int, int, int]:
-        return (fields[0], fields[2], fields[5]) if self.wide else (fields[0], fields[1], fields[4])
+    def pick(self, fields: tuple[int, ...]) -> "_Segment":
+        kind, *rest = fields
+        if self.wide:  # p_flags comes second, and not second to last
+            return _Segment(kind, offset=rest[1], address=rest[2], size=rest[4])
+        return _Segment(kind, offset=rest[0], address=rest[1], size=rest[3])
+
+
+class _Segment(NamedTuple):
+    """A program header: what it is of, and where that stands in the file and stood in memory."""
+
+    kind: int
+    offset: int
+    address: int
+    size: int
+    """Bytes of it in the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +72,8 @@ class CoreNotes:
     cmdline: str = ""
     expected_size: int = 0
     """Bytes the file should have by its own headers; fewer mean that it is truncated."""
+    name_address: int = 0
+    """Where in memory the name stood by which the program was started, behind its environment."""
 
 
 def read_notes(read: Read) -> CoreNotes | None:
@@ -68,7 +87,35 @@ def read_notes(read: Read) -> CoreNotes | None:
         return None
 
 
-def _read(read: Read) -> CoreNotes | None:
+def read_environ(read: Read, notes: CoreNotes) -> list[tuple[str, str]]:
+    """Read the environment that the program was started with, from the core that has these *notes*.
+
+    What cannot be read, or was written over since, is left out.
+    """
+    try:
+        return _read_environ(read, notes.name_address)
+    except (struct.error, OSError, OverflowError, ValueError):
+        return []
+
+
+def _read_environ(read: Read, end: int) -> list[tuple[str, str]]:
+    """Read the strings that end at the address *end*, as far back as they are variables."""
+    headers = _read_headers(read) if end else None
+    for kind, offset, address, size in _segments(read, *headers) if headers else ():
+        if kind == _LOAD and address < end <= address + size and offset + size < _SIZE_LIMIT:
+            length = min(end - address, _ENVIRON_LIMIT)
+            strings = read(length, offset + (end - address) - length).split(b"\0")
+            found = []
+            for string in reversed(strings[:-1]):
+                if not (match := _VARIABLE.fullmatch(string)):
+                    break
+                found.append((match[1].decode(), clean(match[2])))
+            return found[::-1]
+    return []
+
+
+def _read_headers(read: Read) -> tuple[_Layout, int, int] | None:
+    """Read how the file is laid out, where its segments' headers are, and how many."""
     ident = read(16, 0)
     if (
         len(ident) < 16
@@ -85,13 +132,22 @@ def _read(read: Read) -> CoreNotes | None:
         return None
     if count == _MANY:
         count = _many_segments(read, layout, sections)
+    return layout, table, count
 
-    expected, notes, left = table + count * entry, CoreNotes(), _NOTES_LIMIT
-    for segment_type, offset, filesz in _segments(read, layout, table, count):
-        if segment_type in {_LOAD, _NOTE} and filesz and offset + filesz < _SIZE_LIMIT:
-            expected = max(expected, offset + filesz)
-            if segment_type == _NOTE and left > 0 and notes.pid is None:
-                blob = read(min(filesz, left), offset)
+
+def _read(read: Read) -> CoreNotes | None:
+    headers = _read_headers(read)
+    if headers is None:
+        return None
+    layout, table, count = headers
+
+    notes, left = CoreNotes(), _NOTES_LIMIT
+    expected = table + count * layout.segment.size
+    for kind, offset, _, size in _segments(read, layout, table, count):
+        if kind in {_LOAD, _NOTE} and size and offset + size < _SIZE_LIMIT:
+            expected = max(expected, offset + size)
+            if kind == _NOTE and left > 0 and notes.pid is None:
+                blob = read(min(size, left), offset)
                 left -= len(blob)
                 notes = _read_note_segment(blob, layout)
     return replace(notes, expected_size=expected)
@@ -104,9 +160,7 @@ def _many_segments(read: Read, layout: _Layout, sections: int) -> int:
     return int(struct.unpack(layout.order + "I", blob)[0]) if len(blob) == 4 else _MANY
 
 
-def _segments(
-    read: Read, layout: _Layout, table: int, count: int
-) -> Iterator[tuple[int, int, int]]:
+def _segments(read: Read, layout: _Layout, table: int, count: int) -> Iterator[_Segment]:
     size = layout.segment.size
     for first in range(0, min(count, _SEGMENTS_LIMIT), _SEGMENTS_AT_ONCE):
         number = min(count - first, _SEGMENTS_AT_ONCE)
@@ -123,6 +177,8 @@ def _read_note_segment(blob: bytes, layout: _Layout) -> CoreNotes:
                 found.update(_read_status(body, layout))
             elif note_type == _PRPSINFO and "pid" not in found:
                 found.update(_read_psinfo(body, layout))
+            elif note_type == _AUXV and "name_address" not in found:
+                found["name_address"] = _read_auxv(body, layout)
     return CoreNotes(**found)  # type: ignore[arg-type]  # the keys are its fields
 
 
@@ -131,6 +187,12 @@ def _read_status(body: bytes, layout: _Layout) -> dict[str, int | str]:
         "signal": struct.unpack_from(layout.order + "H", body, 12)[0],
         "tid": struct.unpack_from(layout.order + "I", body, 32 if layout.wide else 24)[0],
     }
+
+
+def _read_auxv(body: bytes, layout: _Layout) -> int:
+    pair = struct.Struct(layout.order + ("QQ" if layout.wide else "II"))
+    pairs = pair.iter_unpack(body[: len(body) // pair.size * pair.size])
+    return next((value for key, value in pairs if key == _EXECFN), 0)
 
 
 def _read_psinfo(body: bytes, layout: _Layout) -> dict[str, int | str]:

@@ -18,15 +18,25 @@ HOLDS = "holds.json"
 """In the run directory."""
 _LIMIT = 16 * 2**20
 
+HoldKey = tuple[str, str, str, str]
+"""A process: namespace, workload, container, and its own name."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hold:
     """No core of this process is kept until *until* (ns since the epoch)."""
 
+    namespace: str
     workload: str
+    container: str
     process: str
     until: int
     reason: str
+
+    @property
+    def key(self) -> HoldKey:
+        """The process."""
+        return self.namespace, self.workload, self.container, self.process
 
 
 def write_holds(run_dir: Path, holds: Iterable[Hold]) -> None:
@@ -39,7 +49,7 @@ class _Known(NamedTuple):
     """What a file held, and which file it was: inode and time."""
 
     seen: tuple[int, int] | None
-    holds: dict[tuple[str, str], Hold]
+    holds: dict[HoldKey, Hold]
 
 
 class HoldsFile:
@@ -54,12 +64,12 @@ class HoldsFile:
         """Say whether there is a hold at *now* (ns)."""
         return any(now < hold.until for hold in self._read().values())
 
-    def find(self, workload: str, process: str, now: int) -> Hold | None:
+    def find(self, key: HoldKey, now: int) -> Hold | None:
         """Give the hold of a process at *now* (ns), if there is one."""
-        hold = self._read().get((workload, process))
+        hold = self._read().get(key)
         return hold if hold and now < hold.until else None
 
-    def _read(self) -> dict[tuple[str, str], Hold]:
+    def _read(self) -> dict[HoldKey, Hold]:
         """Read the file again if it is another; one that cannot be read holds nobody."""
         try:
             status = os.stat(self._path)
@@ -71,11 +81,11 @@ class HoldsFile:
             known = self._known = _Known(seen, self._read_anew())
         return known.holds
 
-    def _read_anew(self) -> dict[tuple[str, str], Hold]:
+    def _read_anew(self) -> dict[HoldKey, Hold]:
         try:
             with opened_directory(self._run_dir) as directory:
                 text = read_limited(directory, HOLDS, _LIMIT, owner=os.geteuid())
             found = msgspec.json.decode(text, type=list[Hold])
         except (OSError, CollectorError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}
-        return {(hold.workload, hold.process): hold for hold in found}
+        return {hold.key: hold for hold in found}

@@ -132,6 +132,7 @@ class CoreEvent:
     kind: EventKind
     id: str
     """The id of the crash's record; empty where there is none (``failed``)."""
+    namespace: str = ""
     pod: str = ""
     container: str = ""
     process: str = ""

@@ -28,6 +28,8 @@ CORE_SUFFIXES: dict[CodecName, str] = {"gzip": ".gz", "zstd": ".zst", "lz4": ".l
 CHECKSUM_SUFFIX = ".crc"
 """What the core's whole name is followed by."""
 RECORD_SUFFIX = ".json"
+LOG_SUFFIX = ".log"
+"""Of the end of the container's log."""
 
 # The parts share the 205 bytes that the rest of the longest name leaves of NAME_MAX (255).
 _POD_LIMIT, _CONTAINER_LIMIT, _PROCESS_LIMIT = 96, 63, 46

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.settings import SOCKET_PATH_LIMIT, EnvReader, directory_name, path
+from common.settings import SOCKET_PATH_LIMIT, EnvReader, directory_name, path, path_or_off
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +28,10 @@ class Places:
     node: str = field(default_factory=socket.gethostname)
     """NODE_NAME: the node's name, and its directory's in the cores directory."""
 
+    kubelet_logs: Path | None = Path("/var/log")
+    """COREMON_KUBELET_LOGS: the directory of `pods` and `containers`, which the kubelet writes the
+    containers' logs to; it tells which pod a crash is of; `off`: it is not looked at."""
+
     @property
     def store_dir(self) -> Path:
         """This node's directory of stored cores."""
@@ -43,6 +47,7 @@ def read_places(reader: EnvReader) -> dict[str, Any]:
         "cores_dir": reader.read("COREMON_CORES_DIR", path, default.cores_dir),
         "levels_file": reader.read("COREMON_LEVELS_FILE", path, default.levels_file),
         "node": reader.read("NODE_NAME", directory_name, default.node),
+        "kubelet_logs": reader.read("COREMON_KUBELET_LOGS", path_or_off, default.kubelet_logs),
     }
     longest = f"{places['run_dir']}/supervisor.sock"
     reader.require(

@@ -1,7 +1,7 @@
 """The crash record: everything known of one crash, as it stands beside its core."""
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 import msgspec
@@ -18,13 +18,43 @@ SourceKey = tuple[str, int, int, int]
 ProcessKey = tuple[str, str, str, str, int | None]
 State = Literal["stored", "held", "removed"]
 IdentityBy = Literal["container-id", "pod-uid", "hostname", "core-environ", "guess"]
+ContainerBy = Literal["container-id", "directory", "only-one", "core-environ", "process", "guess"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """How the pod of a crash was found, which is how sure it is."""
+    """How the pod of a crash was found, which is how sure it is, the surest first.
+
+    The id of the process's container; the uid of its pod, in its cgroup or in the name of the
+    directory that the core was left in; the host name, which one pod has; the environment in the
+    core, which the host name does not gainsay; or what is likeliest of what does not fit together.
+    """
 
     by: IdentityBy
+    container_by: ContainerBy = "guess"
+    """The same of the container: its id, the directory the core was left in, the only one that ran,
+    what the core's environment claims, the program that it runs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PodFacts:
+    """What was known of the pod, and of the container that crashed, at the crash.
+
+    What the API alone tells is empty where it could not be asked.
+    """
+
+    uid: str = ""
+    owner_kind: str = ""
+    owner_name: str = ""
+    """The workload that made the pod: of a ReplicaSet's pod the Deployment."""
+    qos: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    """Those that were asked for."""
+    image: str = ""
+    image_id: str = ""
+    restart_count: int | None = None
+    limits: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +107,10 @@ class CrashRecord(Crash):
     """The pod's name without its generated suffix; with the container and the process, and the
     namespace, the key that limits are counted by."""
     identity: Identity
+    kubernetes: PodFacts | None = None
+    """What is known of the pod; None where none was found."""
+    log: str = ""
+    """The file name of the end of the container's log; empty where there is none."""
     elf: bool = True
     codec: CodecName = "gzip"
     """How the core is packed."""
@@ -95,6 +129,8 @@ class CrashRecord(Crash):
     detected_at: int = 0
     stored_at: int | None = None
     removed_at: int | None = None
+    acknowledged_at: int | None = None
+    """When an operator said that he knows of it; None again once a further crash is counted."""
     convert_seconds: float | None = None
     owner: int | None = None
     """The user who owned the source: whatever else is said of a crash, the kernel says this."""
@@ -122,6 +158,11 @@ class CrashRecord(Crash):
         """The process that limits are counted by; what another user made up counts for itself."""
         return (self.namespace, self.workload, self.container, self.process, self.owner)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether an operator has still to acknowledge it; what was removed asks for nobody."""
+        return self.acknowledged_at is None and self.state != "removed"
+
     def to_json(self) -> bytes:
         """Write the record as indented JSON that ends in a newline."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
@@ -142,4 +183,4 @@ class CrashRecord(Crash):
 
 def facts_of(crash: Crash) -> dict[str, Any]:
     """Give the facts a record shares with the item it came from, by name."""
-    return {field.name: getattr(crash, field.name) for field in fields(Crash)}
+    return {each.name: getattr(crash, each.name) for each in fields(Crash)}

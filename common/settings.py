@@ -218,6 +218,11 @@ def socket_path(text: str) -> Path:
     return found
 
 
+def path_or_off(text: str) -> Path | None:
+    """Read an absolute path, or ``off``."""
+    return None if text == "off" else path(text)
+
+
 def names(text: str) -> tuple[str, ...]:
     """Read names with commas between them."""
     found = tuple(name.strip() for name in text.split(","))
@@ -239,3 +244,8 @@ def address(text: str) -> str:
     if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 65536):
         raise ValueError("expected host:port, such as 0.0.0.0:19891")
     return text
+
+
+def address_or_off(text: str) -> str | None:
+    """Read ``host:port``, or ``off``."""
+    return None if text == "off" else address(text)

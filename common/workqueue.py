@@ -9,6 +9,7 @@ from typing import Self
 
 import zmq
 
+from common.acknowledgement import ACKNOWLEDGEMENT_VERSION, Acknowledgement
 from common.errors import MessageError
 from common.item import CoreEvent, CrashItem
 from common.log import Logger
@@ -60,7 +61,7 @@ class _Endpoint:
 
 
 class ItemSender(_Endpoint):
-    """The end that hands items to coremond."""
+    """The end that hands items to coremond, and what operators have to say."""
 
     def __init__(self, context: Context, endpoint: str, *, wait_ms: int = 0) -> None:
         super().__init__(context, zmq.PUSH)
@@ -68,8 +69,8 @@ class ItemSender(_Endpoint):
         self._socket.sndtimeo = wait_ms
         self._socket.connect(endpoint)
 
-    def send(self, item: CrashItem) -> bool:
-        """Hand *item* over; False if nobody took it, who will find it on disk."""
+    def send(self, item: CrashItem | Acknowledgement) -> bool:
+        """Hand *item* over; False if nobody took it, who will find a crash on disk."""
         try:
             self._socket.send_multipart(item.to_wire())
         except zmq.Again:
@@ -84,15 +85,21 @@ class ItemReceiver(_Endpoint):
         super().__init__(context, zmq.PULL)
         self._socket.bind(endpoint)
 
-    def waiting(self) -> list[CrashItem]:
+    def waiting(self) -> list[CrashItem | Acknowledgement]:
         """Take all that waits; a malformed message is logged and dropped."""
-        items = []
+        items: list[CrashItem | Acknowledgement] = []
         while (frames := self._receive()) is not None:
             try:
-                items.append(CrashItem.from_wire(frames))
+                items.append(_read(frames))
             except MessageError as error:
                 log.warning("work item refused", reason=str(error), effect="it is dropped")
         return items
+
+
+def _read(frames: list[bytes]) -> CrashItem | Acknowledgement:
+    if frames[:1] == [ACKNOWLEDGEMENT_VERSION]:
+        return Acknowledgement.from_wire(frames)
+    return CrashItem.from_wire(frames)
 
 
 class EventSender(_Endpoint):

@@ -57,6 +57,7 @@ class Bundle:
             "COREMON_KEEP_FREE": "0",
             "CRASHAGENT_APPORT_SOCKET": str(self.apport_socket),
             "QKVIEW_ADDRESS": "127.0.0.1:0",
+            "COREMON_METRICS_ADDRESS": "127.0.0.1:0",
             "QKVIEW_TLS_DIR": str(home / "tls"),
             "NODE_NAME": self.node,
             **(settings or {}),

@@ -74,6 +74,7 @@ class Cluster:
         self._port = _free_port()
         self._etcd_port = _free_port()
         self._apiserver: subprocess.Popen[bytes] | None = None
+        self.etcd_url = f"http://127.0.0.1:{self._etcd_port}"
         self.url = f"https://127.0.0.1:{self._port}"
         self.ca = self._home / "admin" / "ca.crt"
 
@@ -97,7 +98,7 @@ class Cluster:
         self._stack.close()
 
     def _start_etcd(self) -> None:
-        own, peers = f"http://127.0.0.1:{self._etcd_port}", f"http://127.0.0.1:{_free_port()}"
+        own, peers = self.etcd_url, f"http://127.0.0.1:{_free_port()}"
         process = self._spawn(
             "etcd",
             *("--data-dir", str(self._home / "etcd"), "--unsafe-no-fsync"),
@@ -112,7 +113,7 @@ class Cluster:
         server, key = self._home / "server", self._home / "sa.key"
         self._apiserver = self._spawn(
             "kube-apiserver",
-            f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
+            f"--etcd-servers={self.etcd_url}",
             *("--bind-address=127.0.0.1", f"--secure-port={self._port}", "--insecure-port=0"),
             *(f"--tls-cert-file={server / 'tls.crt'}", f"--tls-private-key-file={server}/tls.key"),
             *(f"--client-ca-file={self.ca}", f"--cert-dir={self._home / 'certs'}"),
@@ -149,7 +150,8 @@ class Cluster:
 
     def api(self) -> Api:
         """Give a client with every right."""
-        return client.CoreV1Api(config.new_client_from_config(str(self.kubeconfig())))
+        made: Any = config.new_client_from_config(str(self.kubeconfig()))  # type: ignore[no-untyped-call]
+        return client.CoreV1Api(made)
 
     def kubeconfig(self) -> Path:
         """Give the kubeconfig of somebody with every right."""

@@ -29,7 +29,11 @@ class DemoBundle(Bundle):
     def __init__(self, home: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
         self.env_file = workspace.make(
-            home, COREMON_DELETE_SRC="false", COREMON_KEEP_FREE="0", QKVIEW_ADDRESS="127.0.0.1:0"
+            home,
+            COREMON_DELETE_SRC="false",
+            COREMON_KEEP_FREE="0",
+            QKVIEW_ADDRESS="127.0.0.1:0",
+            COREMON_METRICS_ADDRESS="127.0.0.1:0",
         )
         super().__init__(home, workspace.read(self.env_file) | {"NODE_NAME": "demo-node"})
         self.node = "demo-node"

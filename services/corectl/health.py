@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from common.converting import Converting
+from services.corectl.readiness import Readiness
 from services.corectl.room import Disk, Tally, Waiting
 from services.corectl.show import safe, show_size
 from services.corectl.supervised import Program
@@ -38,6 +39,8 @@ class Seen:
     records: Tally | None = None
     waiting: Waiting | None = None
     converting: Sequence[Converting] = ()
+    readiness: Readiness | None = None
+    """None where nobody serves metrics."""
     problems: Sequence[str] = ()
 
 
@@ -49,6 +52,7 @@ def faults_of(seen: Seen) -> list[str]:
         *(_door_fault(door, seen) for door in seen.doors if door.problem),
         *(_disk_fault(disk) for disk in seen.disks if disk.is_full),
         *(_waiting_fault(seen.waiting) if seen.waiting else ()),
+        *(_readiness_faults(seen.readiness) if seen.readiness else ()),
     ]
 
 
@@ -93,3 +97,8 @@ def _disk_fault(disk: Disk) -> str:
         f"{safe(disk.path)}: the disk is full, {show_size(disk.available)} of "
         f"{show_size(disk.total)} left; remove what is not needed, or give it a larger one"
     )
+
+
+def _readiness_faults(readiness: Readiness) -> Iterator[str]:
+    for fault in readiness.faults:
+        yield f"not ready: {safe(fault)}"

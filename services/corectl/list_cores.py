@@ -22,13 +22,14 @@ COLUMNS = (
     Column("POD"),
     Column("CONTAINER"),
     Column("SIZE", is_number=True),
+    Column("NEW"),
     Column("ID"),
 )
 
 
 def run(settings: CorectlSettings, args: Namespace) -> int:
     """List the records that the arguments mean."""
-    records = find_records(settings, selection_of(args))
+    records = find_records(settings, selection_of(args), only_new=args.new)
     if args.reverse:
         records.reverse()
     if args.json:
@@ -53,6 +54,7 @@ def row_of(record: CrashRecord, present: str) -> list[str]:
         safe(record.pod or "-"),
         safe(record.container or "-"),
         show_size(record.packed) if record.state == "stored" else "-",
+        "new" if record.is_new else "-",
         safe(record.id),
     ]
 

@@ -5,12 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.disk import is_full
 from common.naming import is_core_name
 from common.record import CrashRecord, Source
-
-FULL_BELOW_PERCENT = 1.0
-FULL_BELOW_BYTES = 64 * 2**20
-"""A disk with less than both of these left is full."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +38,6 @@ class Tally:
     removed: int = 0
     bytes: int = 0
     """What the stored cores take up."""
-
-
-def is_full(total: int, available: int) -> bool:
-    """Say whether a disk of *total* bytes is full."""
-    return available < min(FULL_BELOW_BYTES, total * FULL_BELOW_PERCENT / 100)
 
 
 def look_at_disk(path: Path) -> Disk:

@@ -8,7 +8,7 @@ from typing import Self
 
 from common.corepattern import FILE_TEMPLATE
 from common.places import Places, read_places
-from common.settings import EnvReader, boolean, path, socket_path
+from common.settings import EnvReader, address_or_off, boolean, path, socket_path
 from common.settings import address as address_of
 
 
@@ -44,6 +44,9 @@ class CorectlSettings(Places):
     qkview_tls_dir: Path = Path("/etc/coremond/tls")
     """QKVIEW_TLS_DIR: tls.crt, tls.key and ca.crt to show to qkview-collect."""
 
+    metrics_address: str | None = "127.0.0.1:19892"
+    """COREMON_METRICS_ADDRESS: where qkview-collect serves metrics and readiness; or `off`."""
+
     @property
     def supervisor_socket(self) -> Path:
         """Where supervisord answers."""
@@ -75,6 +78,9 @@ class CorectlSettings(Places):
             ),
             qkview_address=reader.read("QKVIEW_ADDRESS", address_of, default.qkview_address),
             qkview_tls_dir=reader.read("QKVIEW_TLS_DIR", path, default.qkview_tls_dir),
+            metrics_address=reader.read(
+                "COREMON_METRICS_ADDRESS", address_or_off, default.metrics_address
+            ),
         )
         reader.finish()
         return settings

@@ -15,6 +15,7 @@ from services.corectl.attempt import Attempt
 from services.corectl.health import Door, Seen, faults_of
 from services.corectl.knock import knock_tcp, knock_unix
 from services.corectl.moments import show_span
+from services.corectl.readiness import ask_readiness
 from services.corectl.room import Disk, look_at_disk, look_at_waiting, tally
 from services.corectl.settings import CorectlSettings
 from services.corectl.show import complain, json_of, safe, show_size
@@ -51,6 +52,10 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
     places = {"COREMON_CRASH_DIR": settings.crash_dir, "COREMON_CORES_DIR": settings.cores_dir}
     disks = [(name, path, Attempt(partial(look_at_disk, path))) for name, path in places.items()]
     records = Attempt(partial(read_records, settings.store_dir))
+    metrics = settings.metrics_address or ""
+    if metrics.endswith(":0"):  # only qkview-collect's log says where it is
+        metrics = ""
+    ready = Attempt(partial(ask_readiness, metrics, TIMEOUT)) if metrics else None
 
     problems: list[str] = []
     tell = problems.append
@@ -62,6 +67,7 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
     start = "start the bundle, or set COREMON_RUN_DIR as it has it"
     create, see = "create it, or set COREMON_CRASH_DIR", "see to that directory"
     see_run = "see to that directory, or set COREMON_RUN_DIR"
+    see_log = "qkview-collect's log says why, or set COREMON_METRICS_ADDRESS as it has it"
     known = _answer(records, until, f"{settings.store_dir}", see, tell)
     converting = Attempt(lambda: read_converting(settings.run_dir, time.time()))
     waiting = Attempt(lambda: look_at_waiting(settings.crash_dir, known or (), time.time()))
@@ -76,6 +82,7 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
         records=None if known is None else tally(known),
         waiting=_answer(waiting, until, f"{settings.crash_dir}", create, tell),
         converting=_answer(converting, until, f"{settings.run_dir}", see_run, tell) or (),
+        readiness=_answer(ready, until, f"metrics at {metrics}", see_log, tell) if ready else None,
         problems=problems,
     )
 
@@ -136,6 +143,9 @@ def show(seen: Seen) -> None:
         )
     if seen.waiting is not None:
         print(f"Waiting in the crash directory: {seen.waiting.number}")
+    if seen.readiness is not None:
+        ready = "not ready" if seen.readiness.faults else "ready"
+        print(f"Metrics: http://{safe(seen.readiness.address)}/metrics, {ready}")
     for one in seen.converting:
         print(f"Converting: {line_of(one)}")
 

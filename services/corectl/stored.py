@@ -9,6 +9,7 @@ from services.corectl.settings import CorectlSettings
 from services.corectl.show import say
 
 NONE_FOUND = "No coredumps found."
+NONE_NEW_FOUND = "No new coredumps found."
 
 
 def selection_of(args: Namespace) -> Selection:
@@ -18,9 +19,12 @@ def selection_of(args: Namespace) -> Selection:
     )
 
 
-def find_records(settings: CorectlSettings, selection: Selection) -> list[CrashRecord]:
+def find_records(
+    settings: CorectlSettings, selection: Selection, *, only_new: bool = False
+) -> list[CrashRecord]:
     """Read the records that *selection* means, oldest first; say so if there are none."""
-    chosen = choose(read_records(settings.store_dir), selection)
+    records = read_records(settings.store_dir)
+    chosen = choose([r for r in records if r.is_new] if only_new else records, selection)
     if not chosen:
-        say(NONE_FOUND)
+        say(NONE_NEW_FOUND if only_new else NONE_FOUND)
     return chosen

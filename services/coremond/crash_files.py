@@ -1,5 +1,6 @@
-"""Our own crash directory: cores that the kernel wrote by its file pattern, and crashagent's."""
+"""Our own crash directory, and those of pods in it: the kernel's files there, and crashagent's."""
 
+from common.pod import Pod
 from services.coremond import sources
 from services.coremond.apport_reports import is_apports
 from services.coremond.file_pattern import FilePattern, is_source_name, readings_of
@@ -25,3 +26,15 @@ class CrashFiles:
             return Told(seen=item, item=item, lack=item.turned_away)
         readings = readings_of(source.name, self._pattern)
         return Told(seen=item, item=item, readings=tuple(readings))
+
+
+class PodFiles(CrashFiles):
+    """The same in a directory that *pod* alone has; what crashagent left is never there."""
+
+    def __init__(self, pattern: FilePattern, pod: Pod) -> None:
+        super().__init__(pattern)
+        self._pod = pod
+
+    def tell(self, source: OpenSource) -> Told:
+        """Tell what its name may mean, and that it is the pod's."""
+        return Told(readings=tuple(readings_of(source.name, self._pattern)), pod=self._pod)

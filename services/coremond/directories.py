@@ -1,15 +1,20 @@
 """The directories that the settings name, each with its kind."""
 
 from common.errors import ConfigError
+from common.kubelet import KubeletLogs
 from services.coremond.apport_cores import ApportCores
 from services.coremond.apport_reports import ApportReports
-from services.coremond.crash_files import CrashFiles
+from services.coremond.crash_files import CrashFiles, PodFiles
+from services.coremond.pod_directories import PodDirectories
 from services.coremond.settings import CoremondSettings
+from services.coremond.source_directories import SourceDirectories
 from services.coremond.systemd_files import SystemdFiles
-from services.coremond.watch import SourceDirectories, SourceDirectory
+from services.coremond.watch import SourceDirectory
 
 
-def open_directories(settings: CoremondSettings) -> SourceDirectories:
+def open_directories(
+    settings: CoremondSettings, kubelet: KubeletLogs | None = None
+) -> SourceDirectories:
     """Open our own crash directory, which must be there, and those of others, which may come."""
     ours = SourceDirectory(
         settings.crash_dir,
@@ -36,4 +41,9 @@ def open_directories(settings: CoremondSettings) -> SourceDirectories:
     ]
     for directory in theirs:
         directory.follow()
-    return SourceDirectories(ours, *theirs)
+    pods = PodDirectories(
+        ours,
+        lambda pod: PodFiles(settings.source_pattern, pod),
+        lambda pod: kubelet is not None and kubelet.is_over(pod),
+    )
+    return SourceDirectories(pods, ours, *theirs)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from common.holds import Hold, write_holds
+from common.holds import Hold, HoldKey, write_holds
 from common.log import Logger
 
 log = Logger()
@@ -27,16 +27,15 @@ class Holds:
         self._run_dir = run_dir
         self._tell = tell
         self._clock = clock
-        self._holds: dict[tuple[str, str], Hold] = {}
+        self._holds: dict[HoldKey, Hold] = {}
         self._is_written = False
 
     def add(self, hold: Hold) -> None:
         """Hold a process, or hold it longer."""
-        key = hold.workload, hold.process
-        before = self._holds.get(key)
+        before = self._holds.get(hold.key)
         if hold.until <= self._clock() or (before and before.until >= hold.until):
             return
-        self._holds[key] = hold
+        self._holds[hold.key] = hold
         self._write()
         if before is None:
             self._tell("hold", hold)

@@ -1,42 +1,83 @@
-"""Whose crash it is: the pod, the container and the process, and how sure that is."""
+"""Whose a crash is, as coremond can find out: by the pods of the node, and by the core itself."""
 
-from dataclasses import dataclass
-
+from common.elf import CoreNotes, Read, read_environ
+from common.identity import Claim, Identifier, Whose, read_claim
+from common.item import Crash
+from common.kubelet import KubeletLogs
 from common.log import Logger
-from common.record import Identity
-from common.workload import stem
+from common.pod import Pod
+from common.record import CrashRecord, PodFacts
+from common.settings import NANOSECONDS
+from services.coremond.pod_cache import PodCache
 
 log = Logger()
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Whose:
-    """Where a crashed process belonged."""
-
-    namespace: str
-    pod: str
-    container: str
-    workload: str
-    identity: Identity
+_COMPLETED = 3600 * NANOSECONDS
+"""For so long (ns) what the API tells of a pod is added to the record of a crash."""
 
 
-class Identifier:
-    """Finds out whose a crash is; says once that there is no cluster to ask."""
+class CrashIdentifier:
+    """Knows the pods of *node*: *api* is None where there is no cluster, which is said once."""
 
-    def __init__(self, node: str) -> None:
-        self._node = node
-        self._said = False
+    def __init__(
+        self, node: str, *, kubelet: KubeletLogs | None = None, api: PodCache | None = None
+    ) -> None:
+        self._kubelet = kubelet
+        self._api = api
+        self._identifier = Identifier(node, kubelet=kubelet, api=api)
+        self._is_said = api is not None
 
-    def whose(self, hostname: str) -> Whose:
-        """Go by the host name: in a pod it is the pod's name, and its stem the container's."""
-        if not self._said:
-            self._said = True
+    def whose(
+        self,
+        crash: Crash,
+        *,
+        read: Read | None = None,
+        notes: CoreNotes | None = None,
+        directory: Pod | None = None,
+    ) -> Whose:
+        """Find whose *crash* it is, whose core *read* reads, and has these *notes*.
+
+        *directory* is the pod whose directory the core was left in.
+        """
+        if not self._is_said:
+            self._is_said = True
             log.error("failed to list pods", err="no cluster in sight")
-        pod = hostname or self._node
-        return Whose(
-            namespace="",
-            pod=pod,
-            container=stem(pod),
-            workload=stem(pod),
-            identity=Identity(by="hostname" if hostname else "guess"),
-        )
+
+        def claim() -> Claim:
+            return read_claim(read_environ(read, notes)) if read and notes else Claim()
+
+        return self._identifier.whose(crash, claim=claim, directory=directory)
+
+    def refresh(self) -> None:
+        """Look at what pods came and went, so that those that went are remembered."""
+        if self._kubelet:
+            self._kubelet.refresh()
+
+    def complete(self, record: CrashRecord, now: int) -> PodFacts | None:
+        """Give what the API tells of the pod of *record* at *now* (ns); None if it is nothing new.
+
+        A crash does not wait for the API, which may not have known the pod yet, or not have been
+        there.
+        """
+        facts = record.kubernetes
+        if self._api is None or not facts or facts.image or now - record.crashed_at > _COMPLETED:
+            return None
+        pod = self._api.by_uid(facts.uid)
+        return pod_facts(pod, record.container) if pod else None
+
+
+def pod_facts(pod: Pod, name: str) -> PodFacts:
+    """Give what a record says of the *pod*, and of its container of that *name*."""
+    container = pod.container(name)
+    return PodFacts(
+        uid=pod.uid,
+        owner_kind=pod.owner_kind,
+        owner_name=pod.owner_name,
+        qos=pod.qos,
+        labels=pod.labels,
+        annotations=pod.annotations,
+        image=container.image if container else "",
+        image_id=container.image_id if container else "",
+        restart_count=container.restart_count if container else None,
+        limits=container.limits if container else {},
+    )

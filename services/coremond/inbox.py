@@ -23,6 +23,9 @@ class Inbox:
         self._later: list[tuple[float, Found]] = []
         self._not_before: dict[Found, float] = {}
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def offer(self, found: Found, item: CrashItem | None = None, *, at_once: bool = False) -> None:
         """Let the source *found* wait, with the *item* that told of it if there was one.
 

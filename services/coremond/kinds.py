@@ -6,6 +6,7 @@ from typing import Protocol
 
 from common.item import Crash, CrashItem
 from common.packing.opened import OpenCore
+from common.pod import Pod
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,8 @@ class Told:
     """What crashagent says of it; nobody else's word counts for how it is packed."""
     owner: int | None = None
     """Whose crash it is, where it is not the file's owner's, and nobody but root can say so."""
+    pod: Pod | None = None
+    """The pod that alone could put it there."""
     lack: str = ""
     """Why there is no core in it, so that the crash is recorded and no more; empty if there is."""
 

@@ -10,13 +10,16 @@ from typing import Self
 
 import zmq
 
+from common.acknowledgement import Acknowledgement
 from common.daemon import Stop
 from common.item import CrashItem
 from common.log import Logger
 from common.workqueue import ItemReceiver
+from services.coremond.acknowledge import Acknowledger
 from services.coremond.inbox import Inbox
+from services.coremond.source_directories import SourceDirectories
 from services.coremond.sweep import Sweep
-from services.coremond.watch import Found, SourceDirectories
+from services.coremond.watch import Found
 from services.coremond.worker import Worker
 
 log = Logger()
@@ -39,6 +42,7 @@ class Loop:
         items: ItemReceiver,
         worker: Worker,
         sweep: Sweep,
+        acknowledger: Acknowledger,
         *,
         scan_interval: float,
         sweep_interval: float,
@@ -48,11 +52,16 @@ class Loop:
         self._items = items
         self._worker = worker
         self._sweep = sweep
+        self._acknowledger = acknowledger
         self._scan_interval = scan_interval
         self._sweep_interval = sweep_interval
         self._inbox = Inbox(longest_delay=max(scan_interval, LONGEST_DELAY))
         self._next_scan = time.monotonic()
         self._next_sweep = self._next_scan
+        self.beat_at = self._next_scan
+        """When it last did a step, monotonic seconds."""
+        self.scanned_at = self._next_scan
+        """When it last looked through all, or began, monotonic seconds."""
         self._lanes = ThreadPoolExecutor(LANES, "lane", initializer=calm)
         self._under_way: dict[Found, tuple[CrashItem | None, Future[bool]]] = {}
         self._heard_meanwhile: dict[Found, CrashItem | None] = {}
@@ -66,6 +75,10 @@ class Loop:
         self._lanes.shutdown()
         os.close(self._ended)
 
+    def queue(self) -> tuple[int, int]:
+        """Say how many sources wait, and how many are under way."""
+        return len(self._inbox), len(self._under_way)
+
     def run(self, stop: Stop) -> None:
         """Go on until *stop*."""
         poller = zmq.Poller()
@@ -74,6 +87,7 @@ class Loop:
         poller.register(self._ended, zmq.POLLIN)
         self._items.register(poller)
         while not stop.is_set():
+            self.beat_at = time.monotonic()
             poller.poll(math.ceil(self._wait(time.monotonic()) * 1000))
             self._hear()
             self._collect()
@@ -100,7 +114,10 @@ class Loop:
         for found in changed or ():
             self._inbox.offer(found, at_once=True)
         for item in self._items.waiting():
-            self._offer_item(item)
+            if isinstance(item, Acknowledgement):
+                self._acknowledger.acknowledge(item.ids)
+            else:
+                self._offer_item(item)
 
     def _offer_item(self, item: CrashItem) -> None:
         found = self._directories.find(item.path)
@@ -119,9 +136,10 @@ class Loop:
         for found in there - self._under_way.keys():
             self._inbox.offer(found)
         self._worker.forget_missing(there)
-        self._worker.release_holds()
+        self._worker.look_around()
         self._directories.tidy()
-        self._next_scan = time.monotonic() + self._scan_interval
+        self.scanned_at = time.monotonic()
+        self._next_scan = self.scanned_at + self._scan_interval
 
     def _begin(self, found: Found, item: CrashItem | None) -> None:
         if found in self._under_way:

@@ -4,14 +4,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from common.disk import DiskLimits, read_disk_limits
 from common.effort import Effort, read_effort
 from common.item import CodecName
 from common.packing.registry import read_codec
 from common.places import Places, read_places
-from common.settings import EnvReader, boolean, count, duration, names, path, size
+from common.settings import EnvReader, boolean, count, duration, names, path, path_or_off, size
 from services.coremond.file_pattern import FilePattern
 
 
@@ -91,6 +91,32 @@ class CoremondSettings(Places):
 
     effort: Effort = field(default_factory=Effort)
 
+    metrics_workloads: int = 100
+    """COREMON_METRICS_WORKLOADS: so many workloads have their own number of crashes among the
+    metrics; all others are counted together."""
+
+    kubernetes: Path | Literal["auto", "off"] = "auto"
+    """COREMON_KUBERNETES: `auto`: the Kubernetes API tells of the pods of this node where this runs
+    in a pod with an account; a path: that kubeconfig says how it is reached; `off`: it is not
+    asked."""
+
+    events: bool = True
+    """COREMON_EVENTS: a crash becomes an Event on its pod, where the Kubernetes API is asked."""
+
+    pod_labels: tuple[str, ...] = ()
+    """COREMON_POD_LABELS: labels of the pod that its crashes' records have: names, with `*` and
+    `?`, and commas between them."""
+
+    pod_annotations: tuple[str, ...] = ()
+    """COREMON_POD_ANNOTATIONS: the same of annotations."""
+
+    log_lines: int = 500
+    """COREMON_LOG_LINES: so many of the last lines of the container's log are kept beside the core;
+    0 = none."""
+
+    log_size: int = 2**20
+    """COREMON_LOG_SIZE: at most so many bytes of them."""
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
         """Read the settings from *env*, or raise `ConfigError` with every mistake."""
@@ -129,6 +155,15 @@ class CoremondSettings(Places):
             scan_interval=reader.read("COREMON_SCAN_INTERVAL", duration, default.scan_interval),
             codec=read_codec(reader),
             effort=read_effort(reader),
+            log_lines=reader.read("COREMON_LOG_LINES", count, default.log_lines),
+            log_size=reader.read("COREMON_LOG_SIZE", size, default.log_size),
+            kubernetes=reader.read("COREMON_KUBERNETES", _cluster, default.kubernetes),
+            events=reader.read("COREMON_EVENTS", boolean, default.events),
+            pod_labels=reader.read("COREMON_POD_LABELS", names, default.pod_labels),
+            pod_annotations=reader.read("COREMON_POD_ANNOTATIONS", names, default.pod_annotations),
+            metrics_workloads=reader.read(
+                "COREMON_METRICS_WORKLOADS", count, default.metrics_workloads
+            ),
         )
         reader.require(settings.cores_interval > 0, "COREMON_CORES_INTERVAL: expected more than 0")
         reader.require(settings.scan_interval > 0, "COREMON_SCAN_INTERVAL: expected more than 0")
@@ -144,6 +179,9 @@ class CoremondSettings(Places):
         return settings
 
 
-def path_or_off(text: str) -> Path | None:
-    """Read an absolute path, or ``off``."""
-    return None if text == "off" else path(text)
+def _cluster(text: str) -> Path | Literal["auto", "off"]:
+    match text:
+        case "auto" | "off":
+            return text
+        case _:
+            return path(text)

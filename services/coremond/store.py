@@ -17,7 +17,7 @@ from common import corestore, files
 from common.errors import ConfigError, CorruptError
 from common.item import Packed
 from common.log import Logger
-from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIXES, PREFIX, RECORD_SUFFIX
+from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIXES, LOG_SUFFIX, PREFIX, RECORD_SUFFIX
 from common.packing.sums import Sums, sums_of
 from common.record import CrashRecord, Source, SourceKey
 
@@ -78,6 +78,11 @@ class CoreStore:
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
             raise FileNotFoundError(errno.ENOENT, "another directory is in its place", self.path)
 
+    def room(self) -> tuple[int, int]:
+        """Say how many bytes are free on its disk, and of how many."""
+        disk = os.fstatvfs(self._directory)
+        return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
     def has_core(self, record: CrashRecord) -> bool:
         """Say whether the file of a stored core is there."""
         return files.exists(self._directory, record.core)
@@ -105,10 +110,18 @@ class CoreStore:
                         reason=str(error),
                         effect="tried again at the next start",
                     )
+        self._remove_strays(names)
+        os.fsync(self._directory)
+
+    def _remove_strays(self, names: set[str]) -> None:
+        """Remove what stands beside a core, where the core is not."""
         for name in names:
             if name.endswith(CHECKSUM_SUFFIX) and name.removesuffix(CHECKSUM_SUFFIX) not in names:
                 files.remove(self._directory, name)
-        os.fsync(self._directory)
+            elif name.startswith(PREFIX) and name.endswith(LOG_SUFFIX):
+                cores = {name.removesuffix(LOG_SUFFIX) + each for each in CORE_SUFFIXES.values()}
+                if not cores & names:
+                    files.remove(self._directory, name)
 
     def _end_missing(self, record: CrashRecord, has_source: Callable[[Source], bool]) -> None:
         if any(has_source(source) for source in record.sources):
@@ -139,6 +152,13 @@ class CoreStore:
         for suffix in CORE_SUFFIXES.values():
             files.remove(self._directory, name + suffix + CHECKSUM_SUFFIX)
         files.remove(self._directory, name + RECORD_SUFFIX)
+        files.remove(self._directory, name + LOG_SUFFIX)
+
+    def attach(self, record: CrashRecord, log_end: bytes) -> CrashRecord:
+        """Write the end of the container's log, which goes with the core; give the new record."""
+        name = record.name + LOG_SUFFIX
+        files.write_durably(self._directory, name, log_end)
+        return replace(record, log=name)
 
     def settle(self, packed: Packed, descriptor: int) -> Sums:
         """Make the packed core in *descriptor* durable, and read it back.
@@ -210,6 +230,8 @@ class CoreStore:
     def _unlink(self, record: CrashRecord) -> None:
         files.remove(self._directory, record.core)
         files.remove(self._directory, record.checksum)
+        if record.log:
+            files.remove(self._directory, record.log)
 
     def _index(self, record: CrashRecord) -> None:
         for source in record.sources:

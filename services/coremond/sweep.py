@@ -13,8 +13,9 @@ from common.settings import NANOSECONDS
 from services.coremond import retain
 from services.coremond.room import Room
 from services.coremond.settings import Retention
+from services.coremond.source_directories import SourceDirectories
 from services.coremond.store import CoreStore
-from services.coremond.watch import Found, SourceDirectories
+from services.coremond.watch import Found
 from services.coremond.worker import SETTLED_FOR, Worker
 
 log = Logger()

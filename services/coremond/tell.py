@@ -1,4 +1,4 @@
-"""Tell whoever listens what became of a core."""
+"""Tell whoever listens, or counts, what became of a core."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ from common.holds import Hold
 from common.item import CoreEvent, EventKind
 from common.record import CrashRecord
 from services.coremond.holds import Change
+from services.coremond.measures import Measures
 from services.coremond.store import CoreStore
 
 
@@ -13,18 +14,43 @@ class Teller:
     """Makes events of records and failures."""
 
     def __init__(
-        self, store: CoreStore, send: Callable[[CoreEvent], None], clock: Callable[[], int]
+        self,
+        store: CoreStore,
+        send: Callable[[CoreEvent], None],
+        clock: Callable[[], int],
+        measures: Measures,
+        announce: Callable[[CrashRecord, int], None] = lambda *_: None,
     ) -> None:
         self._store = store
         self._send = send
         self._clock = clock
+        self._measures = measures
+        self._announce = announce
 
-    def tell_of(self, kind: EventKind, record: CrashRecord) -> None:
+    def tell_stored(self, record: CrashRecord) -> None:
+        """Tell that the core of *record* was stored."""
+        self._measures.stored(record, self._clock())
+        self._announce(record, 1)
+        self._tell_of("stored", record)
+
+    def tell_held(self, record: CrashRecord, number: int) -> None:
+        """Tell that *number* crashes were counted in *record*, whose cores were not kept."""
+        self._measures.held(record, number)
+        self._announce(record, number)
+        self._tell_of("held", record)
+
+    def tell_removed(self, record: CrashRecord) -> None:
+        """Tell that the core of *record* was removed."""
+        self._measures.removed(record)
+        self._tell_of("removed", record)
+
+    def _tell_of(self, kind: EventKind, record: CrashRecord) -> None:
         """Tell that *kind* of thing happened to the core of *record*."""
         self._send(
             CoreEvent(
                 kind=kind,
                 id=record.id,
+                namespace=record.namespace,
                 pod=record.pod,
                 container=record.container,
                 process=record.process,
@@ -41,7 +67,9 @@ class Teller:
             CoreEvent(
                 kind=kind,
                 id="",
+                namespace=hold.namespace,
                 pod=hold.workload,
+                container=hold.container,
                 process=hold.process,
                 reason=hold.reason,
                 at=self._clock(),
@@ -51,4 +79,5 @@ class Teller:
 
     def tell_failed(self, source: str, reason: str) -> None:
         """Tell that the core in *source* could not be stored for now."""
+        self._measures.failed()
         self._send(CoreEvent(kind="failed", id="", core=source, reason=reason, at=self._clock()))

@@ -1,13 +1,11 @@
-"""The directories that sources come into: which files in them may be cores, and when one is new."""
+"""A directory that sources come into: which files in it may be cores, and when one is new."""
 
 import os
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import zmq
 from inotify_simple import INotify, flags
 
 from common.errors import BusyError
@@ -20,15 +18,11 @@ from services.coremond.kinds import OpenSource, SourceKind, Told
 
 log = Logger()
 
-_WATCHED = flags.CLOSE_WRITE | flags.MOVED_TO | flags.ONLYDIR | flags.DELETE_SELF | flags.MOVE_SELF
+WATCHED = flags.CLOSE_WRITE | flags.MOVED_TO | flags.ONLYDIR | flags.DELETE_SELF | flags.MOVE_SELF
 
 
-class SourceDirectory:
-    """Owns the watch on one directory, and the descriptor it is read by.
-
-    It need not be there: it is looked for again whenever its names are asked for, and followed when
-    another is in its place.
-    """
+class Directory:
+    """A directory that sources come into, and the descriptor it is read by."""
 
     def __init__(self, path: Path, kind: SourceKind, *, is_ours: bool, sources_go: bool) -> None:
         self.path = path
@@ -38,7 +32,31 @@ class SourceDirectory:
         self.sources_go = sources_go
         """A source is removed once it was taken in."""
         self.descriptor = -1
-        self._watched = _WATCHED | (flags.CREATE if kind.is_linked else 0)
+
+    def names(self) -> set[str]:
+        """Give the names of all sources that are there, complete or not."""
+        return {name for name in os.listdir(self.descriptor) if self.kind.is_source(name)}
+
+    def has(self, source: Source) -> bool:
+        """Say whether the very file that *source* describes is there."""
+        return sources.is_there(self.descriptor, source)
+
+    def tidy(self) -> None:
+        """Remove what crashagent left of sources that are gone."""
+        if self.is_ours and self.descriptor >= 0:
+            sources.remove_stale_sidecars(self.descriptor)
+
+
+class SourceDirectory(Directory):
+    """Owns the watch on one directory, and the descriptor it is read by.
+
+    It need not be there: it is looked for again whenever its names are asked for, and followed when
+    another is in its place.
+    """
+
+    def __init__(self, path: Path, kind: SourceKind, *, is_ours: bool, sources_go: bool) -> None:
+        super().__init__(path, kind, is_ours=is_ours, sources_go=sources_go)
+        self._watched = WATCHED | (flags.CREATE if kind.is_linked else 0)
         self._events = INotify(nonblocking=True)
         self._watch = -1
         self._problem = ""
@@ -107,25 +125,14 @@ class SourceDirectory:
 
     def names(self) -> set[str]:
         """Give the names of all sources that are there, complete or not."""
-        if not self.follow():
-            return set()
-        return {name for name in os.listdir(self.descriptor) if self.kind.is_source(name)}
-
-    def has(self, source: Source) -> bool:
-        """Say whether the very file that *source* describes is there."""
-        return sources.is_there(self.descriptor, source)
-
-    def tidy(self) -> None:
-        """Remove what crashagent left of sources that are gone."""
-        if self.is_ours and self.descriptor >= 0:
-            sources.remove_stale_sidecars(self.descriptor)
+        return super().names() if self.follow() else set()
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A file of a source directory that may hold a core."""
 
-    directory: SourceDirectory
+    directory: Directory
     name: str
 
     def __lt__(self, other: "Found") -> bool:
@@ -155,57 +162,3 @@ class Found:
     def remove(self) -> None:
         """Remove it, with what crashagent left of it."""
         sources.remove_source(self.directory.descriptor, self.name)
-
-
-class SourceDirectories:
-    """All directories that sources come into."""
-
-    def __init__(self, *directories: SourceDirectory) -> None:
-        self._directories = directories
-
-    def __iter__(self) -> Iterator[SourceDirectory]:
-        return iter(self._directories)
-
-    def __str__(self) -> str:
-        return ", ".join(dict.fromkeys(str(directory.path) for directory in self))
-
-    def close(self) -> None:
-        """End all watches."""
-        for directory in self:
-            directory.close()
-
-    def register(self, poller: zmq.Poller) -> None:
-        """Let *poller* wait for changes, beside other things."""
-        for directory in self:
-            poller.register(directory.fileno(), zmq.POLLIN)
-
-    def changed(self) -> set[Found] | None:
-        """Give the sources that were completed since; None if all must be looked at."""
-        found: set[Found] = set()
-        everything = False
-        for directory in self:
-            names = directory.changed()
-            everything = everything or names is None
-            found |= {Found(directory, name) for name in names or ()}
-        return None if everything else found
-
-    def all(self) -> set[Found]:
-        """Give all sources that are there, complete or not."""
-        return {Found(directory, name) for directory in self for name in directory.names()}
-
-    def find(self, path: str) -> Found | None:
-        """Give the source that is at *path*, or would be; None where none can be."""
-        folder, _, name = path.rpartition("/")
-        for directory in self:
-            if folder == str(directory.path) and directory.kind.is_source(name):
-                return Found(directory, name)
-        return None
-
-    def has(self, source: Source) -> bool:
-        """Say whether any of them has the very file that *source* describes."""
-        return any(directory.has(source) for directory in self)
-
-    def tidy(self) -> None:
-        """Remove what crashagent left of sources that are gone."""
-        for directory in self:
-            directory.tidy()

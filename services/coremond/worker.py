@@ -12,6 +12,7 @@ from common import elf, naming
 from common.errors import BusyError, CorruptError, SourceError, SpaceError, StoppedError
 from common.files import open_regular, refuse_if_being_written
 from common.holds import Hold
+from common.identity import Whose
 from common.item import Crash, CrashItem
 from common.log import Logger, log_moment
 from common.naming import CoreName
@@ -19,15 +20,17 @@ from common.packing.opened import OpenCore
 from common.record import CrashRecord, Source, facts_of
 from common.settings import NANOSECONDS
 from services.coremond import retain, sources
+from services.coremond.container_log import ContainerLogs
 from services.coremond.convert import NO_SPACE, Conversion, Converter
 from services.coremond.gather import find_missing, gather
 from services.coremond.holds import Holds
-from services.coremond.identity import Identifier
+from services.coremond.identity import CrashIdentifier, pod_facts
 from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings
+from services.coremond.source_directories import SourceDirectories
 from services.coremond.store import CoreStore
 from services.coremond.tell import Teller
-from services.coremond.watch import Found, SourceDirectories
+from services.coremond.watch import Found
 
 log = Logger()
 
@@ -49,7 +52,8 @@ class Worker:
         self,
         directories: SourceDirectories,
         store: CoreStore,
-        identifier: Identifier,
+        identifier: CrashIdentifier,
+        logs: ContainerLogs,
         settings: CoremondSettings,
         converter: Converter,
         *,
@@ -63,6 +67,7 @@ class Worker:
         self._directories = directories
         self._store = store
         self._identifier = identifier
+        self._logs = logs
         self._settings = settings
         self._converter = converter
         self._room = room
@@ -155,8 +160,9 @@ class Worker:
             self._store.save(sources.grown(known, source))
             self._delete_source(found, known, source)
             return
+        whose = self._identifier.whose(crash, read=core.read, notes=notes, directory=told.pod)
         record = replace(
-            self._record(crash, source),
+            self._record(crash, whose, source),
             elf=notes is not None,
             owner=status.st_uid if told.owner is None else told.owner,
             size=status.st_size if core.size is None else core.size,
@@ -179,7 +185,7 @@ class Worker:
                 record=replace(record, window=decision.window),
                 item=told.item,
             )
-            self._keep(found, conversion, notes)
+            self._keep(found, conversion, notes, self._log_end(record, whose))
         else:
             reason = retain.reason_of(self._settings.keep)
             if core.size is not None:
@@ -195,8 +201,7 @@ class Worker:
         """Give the records of the same process."""
         return [record for record in self._store.records() if record.key == like.key]
 
-    def _record(self, crash: Crash, source: Source) -> CrashRecord:
-        whose = self._identifier.whose(crash.hostname)
+    def _record(self, crash: Crash, whose: Whose, source: Source) -> CrashRecord:
         process = crash.comm or "unknown"
         core_name = CoreName(
             pod=whose.pod,
@@ -220,12 +225,21 @@ class Worker:
             process=process,
             workload=whose.workload,
             identity=whose.identity,
+            kubernetes=pod_facts(whose.found, whose.container) if whose.found else None,
             detected_at=self._clock(),
             last_crashed_at=crash.crashed_at,
             sources=(source,),
         )
 
-    def _keep(self, found: Found, conversion: Conversion, notes: elf.CoreNotes | None) -> None:
+    def _log_end(self, record: CrashRecord, whose: Whose) -> bytes:
+        """Read the end of the container's log, where it is known which container's."""
+        if whose.identity.container_by == "guess":
+            return b""
+        return self._logs.tail(whose.found, record.container, record.crashed_at)
+
+    def _keep(
+        self, found: Found, conversion: Conversion, notes: elf.CoreNotes | None, log_end: bytes
+    ) -> None:
         record = conversion.record
         log.info("creating coredump", src=conversion.source, dst=self._stored_path(record))
         room: list[CrashRecord] | None = None
@@ -233,6 +247,8 @@ class Worker:
             with self._undecided(record):
                 stored = self._converter.convert(conversion, self._make_room)
                 stored = find_missing(stored, notes, stored.size)
+                if log_end:
+                    stored = self._store.attach(stored, log_end)
                 self._store.prepare(stored)
             replaces = retain.choose_replaced(self._recorded(record), self._settings.keep)
             room = self._room.choose_for(stored, replaces)
@@ -252,7 +268,7 @@ class Worker:
             until = self._clock() + int(_NO_SPACE_FOR * NANOSECONDS)
             self._hold(found, replace(record, window=0), "there is no space for it", until=until)
             return
-        self._teller.tell_of("stored", stored)
+        self._teller.tell_stored(stored)
         self._hold_at_limit(stored)
         self._delete_source(found, stored, stored.sources[-1])
 
@@ -262,10 +278,14 @@ class Worker:
             for record in {record.key: record for record in self._store.records()}.values():
                 self._hold_at_limit(record)
 
-    def release_holds(self) -> None:
-        """End the holds whose time is over."""
+    def look_around(self) -> None:
+        """End the holds whose time is over, and see which pods came and went."""
+        self._identifier.refresh()
         with self.deciding:
             self._holds.release()
+            for record in self._store.records():
+                if facts := self._identifier.complete(record, self._clock()):
+                    self._store.save(replace(record, kubernetes=facts))
 
     def _hold_at_limit(self, record: CrashRecord) -> None:
         """Have crashes of the same process turned away, if no core of it would be kept now."""
@@ -278,7 +298,14 @@ class Worker:
         """Have crashes of a process turned away; only crashagent's own, for it writes as we do."""
         if record.owner == os.geteuid():
             self._holds.add(
-                Hold(workload=record.workload, process=record.process, until=until, reason=reason)
+                Hold(
+                    namespace=record.namespace,
+                    workload=record.workload,
+                    container=record.container,
+                    process=record.process,
+                    until=until,
+                    reason=reason,
+                )
             )
 
     @contextmanager
@@ -305,7 +332,7 @@ class Worker:
 
         *until* (ns) its process is held, if it is.
         """
-        like = self._held_like(record, reason)
+        like, number = self._held_like(record, reason), record.count
         if like:
             kept = [source for source in like.sources if self._directories.has(source)]
             record = replace(
@@ -313,6 +340,7 @@ class Worker:
                 count=like.count + record.count,
                 last_crashed_at=max(like.last_crashed_at, record.crashed_at),
                 sources=(*kept, *record.sources),
+                acknowledged_at=None,
             )
         else:
             record = replace(record, state="held", reason=reason)
@@ -325,7 +353,7 @@ class Worker:
             count=record.count,
             **({"until": log_moment(until / NANOSECONDS)} if until else {}),
         )
-        self._teller.tell_of("held", record)
+        self._teller.tell_held(record, number)
         self._turn_away(record, reason, until)
         self._delete_source(found, record, record.sources[-1])
 
@@ -344,7 +372,7 @@ class Worker:
         """Remove a stored core, say so, and tell of it."""
         removed = self._store.remove(record, reason, self._clock())
         log.info("core removed", core=self._store.path / record.core, reason=reason)
-        self._teller.tell_of("removed", removed)
+        self._teller.tell_removed(removed)
 
     def _delete_source(self, found: Found, record: CrashRecord, source: Source) -> None:
         """Let the source go, which *record* has taken in, if it is to go, and is still the same."""

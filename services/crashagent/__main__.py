@@ -18,8 +18,11 @@ from common.daemon import Stop
 from common.effort import Effort
 from common.errors import ConfigError, SourceError
 from common.holds import HoldsFile
+from common.identity import Identifier
 from common.item import CrashItem
+from common.kubelet import KubeletLogs
 from common.log import Logger
+from common.monitor import State, monitored
 from common.packing.crew import Crew
 from common.workqueue import ItemSender, items_endpoint
 from services.crashagent import keeper
@@ -27,11 +30,13 @@ from services.crashagent.apport import ApportServer
 from services.crashagent.intakes import STOP_GRACE, Intakes
 from services.crashagent.kernel import KernelServer
 from services.crashagent.listener import inherited_listener, open_listener
+from services.crashagent.measures import Measures
 from services.crashagent.receive import Limits
 from services.crashagent.settings import CrashagentSettings
 from services.crashagent.spool import Spool
 from services.crashagent.systemd import SystemdServer
 from services.crashagent.turned_away import TurnedAway
+from services.crashagent.wellbeing import faults_of
 
 log = Logger()
 
@@ -50,32 +55,47 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
         disk=settings.disk,
         resident=settings.resident,
     )
-    sending = Lock()
+    sending, measures = Lock(), Measures()
 
     def tell(item: CrashItem) -> None:
         with sending:
             items.send(item)
 
+    def tell_again(item: CrashItem) -> None:
+        measures.recovered(item)
+        tell(item)
+
+    kubelet = KubeletLogs(settings.kubelet_logs) if settings.kubelet_logs else None
+    identifier = Identifier(settings.node, kubelet=kubelet)
     with (
         ExitStack() as stack,
         Crew(settings.effort.threads, settings.effort.calm) as crew,
         closing(_spool(settings, hostname, crew)) as spool,
         zmq.Context() as context,
         ItemSender(context, items_endpoint(settings.run_dir)) as items,
-        closing(TurnedAway(HoldsFile(settings.run_dir), spool, tell)) as turned_away,
+        closing(
+            TurnedAway(HoldsFile(settings.run_dir), identifier, spool, tell, measures)
+        ) as turned_away,
     ):
         intakes = Intakes(
-            spool.finish, limits, most=settings.max_intakes, tell=tell, calm=settings.effort.calm
+            spool.finish,
+            limits,
+            most=settings.max_intakes,
+            tell=tell,
+            measures=measures,
+            calm=settings.effort.calm,
         )
         apport = stack.enter_context(_apport_listener(settings))
         servers: list[Server] = [
-            ApportServer(apport, spool, intakes, turned_away, idle_timeout=settings.idle_timeout)
+            ApportServer(
+                apport, spool, intakes, turned_away, measures, idle_timeout=settings.idle_timeout
+            )
         ]
         if settings.kernel_socket:
             kernel = stack.enter_context(
                 _listener("CRASHAGENT_KERNEL_FD", settings.kernel_fd, settings.kernel_socket)
             )
-            servers.append(KernelServer(kernel, spool, intakes, turned_away))
+            servers.append(KernelServer(kernel, spool, intakes, turned_away, measures))
             log.debug("the kernel may connect", addr=settings.kernel_socket)
         if settings.systemd_socket:
             systemd = stack.enter_context(
@@ -88,16 +108,27 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
             )
             servers.append(
                 SystemdServer(
-                    systemd, spool, intakes, turned_away, idle_timeout=settings.idle_timeout
+                    systemd,
+                    spool,
+                    intakes,
+                    turned_away,
+                    measures,
+                    idle_timeout=settings.idle_timeout,
                 )
             )
             log.debug("systemd-coredump may connect", addr=settings.systemd_socket)
         recovering = Thread(
-            target=_recover, args=(spool.recover(), tell, settings.effort, stop), daemon=True
+            target=_recover, args=(spool.recover(), tell_again, settings.effort, stop), daemon=True
         )
         recovering.start()
         log.info("listen and serve", addr=settings.apport_socket)
-        _serve_all(servers, stop)
+        with monitored(
+            settings.run_dir,
+            "crashagent",
+            measures.registry,
+            lambda: State(faults=tuple(faults_of(settings))),
+        ):
+            _serve_all(servers, stop)
         intakes.stop()
         recovering.join(STOP_GRACE)
 

@@ -28,6 +28,7 @@ from services.crashagent.apport_message import (
 )
 from services.crashagent.intakes import Begun, Intakes
 from services.crashagent.listener import PERIOD, STARVED, accepted
+from services.crashagent.measures import Measures
 from services.crashagent.process import Held, hold
 from services.crashagent.spool import Spool
 from services.crashagent.turned_away import TurnedAway
@@ -47,6 +48,7 @@ class ApportServer:
         spool: Spool,
         intakes: Intakes,
         turned_away: TurnedAway,
+        measures: Measures,
         *,
         idle_timeout: float,
     ) -> None:
@@ -54,6 +56,7 @@ class ApportServer:
         self._spool = spool
         self._intakes = intakes
         self._turned_away = turned_away
+        self._measures = measures
         self._idle_timeout = idle_timeout
         self._waiting: dict[int, _Waiting] = {}
         self._poll = select.poll()
@@ -95,6 +98,7 @@ class ApportServer:
             if error.errno in STARVED:
                 self._let_wait(replace(waiting, is_starved=True))
                 return
+            self._measures.lost("apport")
             log.error("crash lost", reason=error.strerror, effect="nothing of it can be written")
             waiting.connection.close()
         else:
@@ -128,12 +132,14 @@ class ApportServer:
             self._poll.unregister(waiting.connection)
 
     def _lose(self, waiting: "_Waiting") -> None:
+        self._measures.lost("apport")
         log.error("crash lost", reason="out of file descriptors", effect="its core is not taken")
         waiting.connection.close()
 
     def _drop(self, waiting: "_Waiting") -> None:
         self._forget(waiting)
         waiting.connection.close()
+        self._measures.refused("apport")
         log.warning(
             "sender said nothing",
             reason=f"no message within {self._idle_timeout:g} s, or too many others wait",
@@ -161,6 +167,8 @@ class ApportServer:
             if flags & socket.MSG_CTRUNC:  # there was no room for it; the message is still there
                 raise OSError(errno.EMFILE, "its descriptor did not fit")
             connection.close()
+            if message:  # without one, somebody looked whether we listen
+                self._measures.refused("apport")
             _say_no_core(message)
             return None
         try:
@@ -175,6 +183,7 @@ class ApportServer:
         status = os.fstat(core)
         kind = status.st_mode
         if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind)):
+            self._measures.refused("apport")
             log.warning(
                 "apport message refused",
                 reason="its descriptor is no pipe and no file",
@@ -198,7 +207,7 @@ class ApportServer:
             host_pid = said.pid
         arrived: Arrival = "pipe" if is_helper else "apport"
         incoming = _Forwarding(core, host_pid, said.pid)
-        if self._is_turned_away(incoming, arrived, said.hostname):
+        if self._is_turned_away(incoming, arrived, said):
             incoming.close()
             return None
         item = CrashItem(
@@ -211,13 +220,13 @@ class ApportServer:
         intake = self._spool.begin(item, pipe=status.st_ino)
         return Begun(intake, incoming)
 
-    def _is_turned_away(self, incoming: "_Forwarding", arrived: Arrival, hostname: str) -> bool:
+    def _is_turned_away(self, incoming: "_Forwarding", arrived: Arrival, said: Forwarded) -> bool:
         if not self._turned_away.may_be() or (held := incoming.hold()) is None:
             return False
         try:
-            return self._turned_away.count(
-                arrived, held.comm(), held.hostname() or hostname, held.facts
-            )
+            crash = held.crash(arrived)
+            crash = replace(crash, hostname=crash.hostname or said.hostname)
+            return self._turned_away.count(crash, lambda: asdict(said) | held.facts())
         finally:
             held.close()
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from common.errors import TruncatedError
 from common.item import CrashItem
 from common.log import Logger
+from services.crashagent.measures import Measures
 from services.crashagent.process import Held
 from services.crashagent.receive import Limits, receive
 from services.crashagent.spool import Intake
@@ -60,11 +61,13 @@ class Intakes:
         *,
         most: int,
         tell: Callable[[CrashItem], None],
+        measures: Measures,
         calm: Callable[[], None] = lambda: None,
     ) -> None:
         self._finish = finish
         self._limits = limits
         self._tell = tell
+        self._measures = measures
         self._pool = ThreadPoolExecutor(most, "intake", initializer=calm)
         self._out_of_time = Event()
         self._under_way: set[Future[None]] = set()
@@ -75,11 +78,13 @@ class Intakes:
         future = self._pool.submit(self._run, begun)
         with self._lock:
             self._under_way.add(future)
+            self._measures.show_under_way(len(self._under_way))
         future.add_done_callback(self._ended)
 
     def _ended(self, future: Future[None]) -> None:
         with self._lock:
             self._under_way.discard(future)
+            self._measures.show_under_way(len(self._under_way))
 
     def stop(self) -> None:
         """Let those on their way arrive, for a while; what is not whole then is cut short."""
@@ -93,6 +98,7 @@ class Intakes:
         try:
             self._take_in(begun.intake, begun.incoming)
         except Exception as error:
+            self._measures.failed()
             log.exception("intake failed", reason=repr(error), effect="taken up at the next start")
 
     def _take_in(self, intake: Intake, incoming: Incoming) -> None:
@@ -114,8 +120,9 @@ class Intakes:
             size=size,
             capture=item.capture,
             released=released,
-            seconds=time.monotonic() - started,
+            seconds=(seconds := time.monotonic() - started),
         )
+        self._measures.taken_in(item, size=size, released=released, seconds=seconds)
         self._tell(item)
 
     def _receive(self, intake: Intake, incoming: Incoming) -> str:

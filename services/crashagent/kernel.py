@@ -20,6 +20,7 @@ from common.log import Logger
 from services.crashagent import coredump_socket
 from services.crashagent.intakes import Begun, Intakes
 from services.crashagent.listener import PERIOD, STARVED, accepted
+from services.crashagent.measures import Measures
 from services.crashagent.pidfd import PidfdInfo, inode_of, peer_pidfd, pid_of, read_pidfd
 from services.crashagent.process import Held, hold
 from services.crashagent.spool import Spool
@@ -82,12 +83,18 @@ class KernelServer:
     """Takes the connections at *listener*."""
 
     def __init__(
-        self, listener: socket.socket, spool: Spool, intakes: Intakes, turned_away: TurnedAway
+        self,
+        listener: socket.socket,
+        spool: Spool,
+        intakes: Intakes,
+        turned_away: TurnedAway,
+        measures: Measures,
     ) -> None:
         self._listener = listener
         self._spool = spool
         self._intakes = intakes
         self._turned_away = turned_away
+        self._measures = measures
         self._seen = OrderedDict[int, None]()
         listener.setblocking(False)
 
@@ -114,6 +121,7 @@ class KernelServer:
                 if error.errno in STARVED and not stop.is_set():
                     time.sleep(PERIOD)
                     continue
+                self._measures.lost("kernel-socket")
                 log.error("crash lost", reason=error.strerror, effect="nothing of it can be taken")
                 connection.close()
                 return
@@ -121,7 +129,7 @@ class KernelServer:
     def _begin(self, connection: socket.socket) -> None:
         dump, info = _Dump.of(connection)
         try:
-            if self._is_refused(dump, info) or self._is_turned_away(dump):
+            if self._is_refused(dump, info) or self._is_turned_away(dump, info):
                 dump.close()
                 return
             item = CrashItem(
@@ -149,6 +157,7 @@ class KernelServer:
         elif inode_of(dump.pidfd) in self._seen:
             reason = f"the process {dump.pid} was dumped already"
         if reason:
+            self._measures.refused("kernel-socket")
             log.warning(
                 "coredump connection refused", reason=reason, effect="the connection is closed"
             )
@@ -159,13 +168,14 @@ class KernelServer:
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
 
-    def _is_turned_away(self, dump: _Dump) -> bool:
+    def _is_turned_away(self, dump: _Dump, info: PidfdInfo) -> bool:
         """Turn the crash away, and count it, where nobody would keep its core."""
         if not self._turned_away.may_be() or (held := dump.hold()) is None:
             return False
         try:
+            known = {"signal": info.signal, "dumpable": info.dumpable}
             counted = self._turned_away.count(
-                "kernel-socket", held.comm(), held.hostname(), held.facts
+                held.crash("kernel-socket"), lambda: known | held.facts()
             )
         finally:
             held.close()

@@ -12,7 +12,8 @@ from functools import lru_cache
 from threading import Thread
 from typing import Any
 
-from common.item import clean
+from common.cgroup import choose_path, read_placement
+from common.item import Arrival, Crash, clean
 from common.settings import NANOSECONDS
 
 _LIMIT = 64 * 1024  # bytes of a /proc file that are read
@@ -21,7 +22,6 @@ _MOST_THREADS = 1024
 _CLONE_NEWUTS = 0x04000000
 _STATUS_LINE = re.compile(rb"^(Uid|Gid|NSpid|CoreDumping):\t(.*)$", re.MULTILINE)
 _CORE_LIMIT = re.compile(rb"^Max core file size +(\d+) ", re.MULTILINE | re.ASCII)
-_CONTAINER_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,13 @@ class Held:
         with suppress(OSError):
             return _foreign_hostname(self._directory)
         return ""
+
+    def crash(self, arrived: Arrival) -> Crash:
+        """Read what tells whose it is, and no more."""
+        cgroup: dict[str, Any] = {}
+        with suppress(OSError):
+            cgroup = _read_cgroup(_read(self._directory, "cgroup"))
+        return Crash(arrived=arrived, comm=self.comm(), hostname=self.hostname(), **cgroup)
 
     def facts(self) -> dict[str, Any]:
         """Read all, by the names that facts have in a `Crash`."""
@@ -179,20 +186,9 @@ def _booted_at() -> int:
 
 
 def _read_cgroup(text: bytes) -> dict[str, str]:
-    """Give the cgroup path, of version 2 or else the longest, and the container id in any.
-
-    On a host with both versions, that of version 2 may be the root, which tells nothing.
-    """
-    lines = [line.split(b":", 2) for line in text.split(b"\n") if line.count(b":") >= 2]
-    if not lines:
-        return {}
-    paths = [clean(path) for _, _, path in lines]
-    unified = [clean(path) for number, _, path in lines if number == b"0" and path != b"/"]
-    found = [match[-1] for path in paths if (match := _CONTAINER_ID.findall(path))]
-    return {
-        "cgroup": unified[0] if unified else max(paths, key=len),
-        "container_id": found[0] if found else "",
-    }
+    """Give the cgroup that tells most of the process, and the container that it stands for."""
+    path = choose_path(text)
+    return {"cgroup": path, "container_id": read_placement(path).container_id} if path else {}
 
 
 def _foreign_hostname(process: int) -> str:

@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from common.daemon import Stop
-from common.item import CrashItem
+from common.item import Crash, CrashItem
 from common.log import Logger
 from services.crashagent.intakes import Begun, Intakes
 from services.crashagent.listener import PERIOD, STARVED, accepted
+from services.crashagent.measures import Measures
 from services.crashagent.pidfd import pid_of
 from services.crashagent.process import Held, hold
 from services.crashagent.spool import Spool
@@ -74,6 +75,7 @@ class SystemdServer:
         spool: Spool,
         intakes: Intakes,
         turned_away: TurnedAway,
+        measures: Measures,
         *,
         idle_timeout: float,
     ) -> None:
@@ -81,6 +83,7 @@ class SystemdServer:
         self._spool = spool
         self._intakes = intakes
         self._turned_away = turned_away
+        self._measures = measures
         self._idle_timeout = idle_timeout
         self._waiting: dict[int, Connection] = {}
         self._poll = select.poll()
@@ -162,16 +165,20 @@ class SystemdServer:
         connection.close()
 
     def _lose(self, connection: Connection, reason: str) -> None:
+        self._measures.lost("systemd")
         log.error("crash lost", reason=reason, effect="its core is not taken")
         self._forget(connection)
 
     def _drop(self, connection: Connection, reason: str) -> None:
+        self._measures.refused("systemd")
         log.warning("sender said nothing", reason=reason, effect="the connection is closed")
         self._forget(connection)
 
     def _take(self, connection: Connection) -> None:
         """Note the crash on disk, and leave its core to a thread; OSError where that fails."""
         if connection.core is None or not _is_core(connection.core):
+            if connection.core is not None or connection.fields.number:
+                self._measures.refused("systemd")
             _say_no_core(connection)
             self._forget(connection)
             return
@@ -199,10 +206,16 @@ class SystemdServer:
             return False
         said, held = handed.said, handed.hold()
         try:
-            comm = (held.comm() if held else "") or said.comm
-            hostname = (held.hostname() if held else "") or said.hostname
-            return bool(comm) and self._turned_away.count(
-                "systemd", comm, hostname, lambda: said.facts() | (held.facts() if held else {})
+            seen = held.crash("systemd") if held else Crash()
+            crash = Crash(
+                arrived="systemd",
+                comm=seen.comm or said.comm,
+                hostname=seen.hostname or said.hostname,
+                cgroup=seen.cgroup or said.cgroup,
+                container_id=seen.container_id or said.container_id,
+            )
+            return bool(crash.comm) and self._turned_away.count(
+                crash, lambda: said.facts() | (held.facts() if held else {})
             )
         finally:
             if held:

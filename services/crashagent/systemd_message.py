@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from common.cgroup import read_placement
 from common.item import clean
 
 FIELD_SIZE = 16 * 1024
@@ -42,7 +43,6 @@ _DETAIL_SIZE = 1024
 _WANTED = {*_NUMBERS, *_TEXTS, *_OTHERS, *_DETAILS}
 
 _OWN_PID = re.compile(rb"^NSpid:(?:[ \t]+\d{1,10})*[ \t]+(\d{1,10})$", re.MULTILINE | re.ASCII)
-_CONTAINER_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -117,7 +117,6 @@ class Fields:
         texts = {name.lower(): self._read(name, _text(most)) or "" for name, most in _TEXTS.items()}
         pid, rlimit = numbers["PID"], numbers["RLIMIT"]
         own_pid = self._own_pid()
-        container = _CONTAINER_ID.findall(texts["cgroup"])
         return SystemdCrash(
             host_pid=pid,
             pid=own_pid,
@@ -128,7 +127,7 @@ class Fields:
             signal=numbers["SIGNAL"],
             rlimit=None if rlimit == _UNLIMITED else rlimit,
             dumpable=numbers["DUMPABLE"],
-            container_id=container[-1] if container else "",
+            container_id=read_placement(texts["cgroup"]).container_id,
             details=self._details() or None,
             **texts,
         )

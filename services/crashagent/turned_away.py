@@ -11,10 +11,11 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from common.errors import CollectorError
-from common.holds import Hold, HoldsFile
-from common.item import Arrival, CrashItem
+from common.holds import Hold, HoldKey, HoldsFile
+from common.identity import Identifier
+from common.item import Arrival, Crash, CrashItem
 from common.log import Logger
-from common.workload import stem
+from services.crashagent.measures import Measures
 from services.crashagent.spool import Spool
 
 log = Logger()
@@ -29,17 +30,21 @@ class TurnedAway:
     def __init__(
         self,
         holds: HoldsFile,
+        identifier: Identifier,
         spool: Spool,
         tell: Callable[[CrashItem], None],
+        measures: Measures,
         *,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._holds = holds
+        self._identifier = identifier
         self._spool = spool
         self._tell = tell
+        self._measures = measures
         self._clock = clock
         self._lock = Lock()
-        self._counted: dict[tuple[str, str], CrashItem] = {}
+        self._counted: dict[HoldKey, CrashItem] = {}
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="turned-away", daemon=True)
         self._thread.start()
@@ -53,24 +58,24 @@ class TurnedAway:
         """Say whether anybody would be turned away now."""
         return self._holds.any_at(self._clock())
 
-    def count(
-        self, arrived: Arrival, comm: str, hostname: str, read: Callable[[], dict[str, Any]]
-    ) -> bool:
-        """Count the crash of a process, if it is to be turned away; say if it is.
+    def count(self, crash: Crash, read: Callable[[], dict[str, Any]]) -> bool:
+        """Count a *crash*, if it is to be turned away; say if it is.
 
-        *read* gives all that is known of it; once in a while it is asked.
+        Its process and what tells its pod are known; *read* gives all, once in a while.
         """
-        workload = stem(hostname or self._spool.hostname)
-        hold = self._holds.find(workload, comm or "unknown", self._clock())
+        crash = replace(crash, hostname=crash.hostname or self._spool.hostname)
+        whose = self._identifier.whose(crash)
+        key = whose.namespace, whose.workload, whose.container, crash.comm or "unknown"
+        hold = self._holds.find(key, self._clock())
         if hold is None:
             return False
-        key = hold.workload, hold.process
+        self._measures.turned_away(crash.arrived)
         with self._lock:
             before = self._counted.get(key)
             if before:
                 self._counted[key] = replace(before, count=before.count + 1)
             else:
-                self._counted[key] = self._first(hold, arrived, read())
+                self._counted[key] = self._first(hold, crash.arrived, read())
         return True
 
     def _first(self, hold: Hold, arrived: Arrival, facts: dict[str, Any]) -> CrashItem:
@@ -102,7 +107,7 @@ class TurnedAway:
             else:
                 self._tell(noted)
 
-    def _take_back(self, key: tuple[str, str], item: CrashItem) -> None:
+    def _take_back(self, key: HoldKey, item: CrashItem) -> None:
         """Count *item* once more; what is left of it on disk has its moment."""
         item = replace(item, crashed_at=self._spool.moment())
         with self._lock:

@@ -3,6 +3,7 @@
 import os
 import select
 import sys
+from contextlib import ExitStack
 
 # gRPC's own C++ log has a format of its own; what it would say is said in ours.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -13,6 +14,10 @@ from common.daemon import Stop
 from common.log import Logger
 from common.passphrase import make_passphrase
 from services.qkview_collect.credentials import load_credentials
+from services.qkview_collect.measures import Measures
+from services.qkview_collect.metrics_port import MetricsPort
+from services.qkview_collect.overview import Overview
+from services.qkview_collect.pages import Pages
 from services.qkview_collect.server import on_loopback, running_server
 from services.qkview_collect.service import QkviewService
 from services.qkview_collect.settings import QkviewSettings
@@ -32,9 +37,14 @@ def serve(settings: QkviewSettings, stop: Stop) -> None:
             effect=f"cores are handed out without TLS, on this host only, at {address}, to who may "
             f"read {settings.run_dir}",
         )
-    service = QkviewService(settings.store_dir, stop)
-    with running_server(service, address, credentials, passphrase) as bound:
+    measures = Measures()
+    service = QkviewService(settings.store_dir, stop, measures)
+    with ExitStack() as stack:
+        bound = stack.enter_context(running_server(service, address, credentials, passphrase))
         log.info("grpc server is starting up", address=bound)
+        if settings.metrics_address:
+            pages = Pages(Overview(settings.run_dir, measures.registry).look)
+            stack.enter_context(MetricsPort(settings.metrics_address, pages.answer))
         select.select([stop], [], [])
 
 

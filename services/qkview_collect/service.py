@@ -29,6 +29,7 @@ from services.qkview_collect.cores import (
     summary_of,
     why_not_kept,
 )
+from services.qkview_collect.measures import Measures
 
 CHUNK = 256 * 1024
 """Bytes of a core in one message."""
@@ -49,15 +50,17 @@ class StopSign(Protocol):
 class QkviewService(QkviewServicer):
     """Answers out of the directory of stored cores, which it reads anew for each call."""
 
-    def __init__(self, store_dir: Path, stop: StopSign) -> None:
+    def __init__(self, store_dir: Path, stop: StopSign, measures: Measures) -> None:
         self._store_dir = store_dir
         self._stop = stop
+        self._measures = measures
         self._streams = BoundedSemaphore(STREAMS)
 
     def ListCores(  # noqa: N802  # the name is the protocol's
         self, request: ListCoresRequest, context: grpc.ServicerContext
     ) -> Iterator[CoreSummary]:
         """Tell the crashes on record, oldest first."""
+        self._measures.called("ListCores")
         self._take_stream(context)
         records = self._read(context)
         yield from map(summary_of, choose_records(records, request))
@@ -66,12 +69,14 @@ class QkviewService(QkviewServicer):
         self, request: GetRecordRequest, context: grpc.ServicerContext
     ) -> GetRecordReply:
         """Give everything known of one crash."""
+        self._measures.called("GetRecord")
         return GetRecordReply(json=self._find(request.id, context).to_json())
 
     def FetchCore(  # noqa: N802
         self, request: FetchCoreRequest, context: grpc.ServicerContext
     ) -> Iterator[CoreChunk]:
         """Give the packed core of one crash, from an offset on."""
+        self._measures.called("FetchCore")
         self._take_stream(context)
         record = self._find(request.id, context)
         core = self._open(record, context)
@@ -80,13 +85,24 @@ class QkviewService(QkviewServicer):
                 text = f"offset {request.offset} of a core of {record.packed} bytes"
                 context.abort(grpc.StatusCode.OUT_OF_RANGE, text)
             log.info("core handed out", core=record.core, offset=request.offset, **_who(context))
+            yield from self._stream(core, record, request.offset, context)
+        finally:
+            os.close(core)
+
+    def _stream(
+        self, core: int, record: CrashRecord, offset: int, context: grpc.ServicerContext
+    ) -> Iterator[CoreChunk]:
+        is_whole = False
+        try:
             yield CoreChunk(head=_head_of(record))
-            for data in _chunks(core, request.offset, record.packed):
+            for data in _chunks(core, offset, record.packed):
                 if self._stop.is_set():
                     context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
                 yield CoreChunk(data=data)
+                self._measures.handed_out(len(data))
+            is_whole = True
         finally:
-            os.close(core)
+            self._measures.ended(is_whole=is_whole)
 
     def _take_stream(self, context: grpc.ServicerContext) -> None:
         """Claim one of the streams until the call ends, however it ends."""

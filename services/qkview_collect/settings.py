@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from common.places import Places, read_places
-from common.settings import EnvReader, path
+from common.settings import EnvReader, address_or_off, path
 from common.settings import address as address_of
 
 
@@ -23,6 +23,10 @@ class QkviewSettings(Places):
     """QKVIEW_TLS_DIR: tls.crt, tls.key and ca.crt, as a Kubernetes TLS secret holds them; they are
     read again when they change."""
 
+    metrics_address: str | None = "127.0.0.1:19892"
+    """COREMON_METRICS_ADDRESS: where `/metrics`, `/healthz` and `/readyz` of all three programs are
+    served, over plain HTTP; `off`: nowhere."""
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
         """Read the settings from *env*, or raise `ConfigError` with every mistake."""
@@ -31,6 +35,9 @@ class QkviewSettings(Places):
             **read_places(reader),
             address=reader.read("QKVIEW_ADDRESS", address_of, default.address),
             tls_dir=reader.read("QKVIEW_TLS_DIR", path, default.tls_dir),
+            metrics_address=reader.read(
+                "COREMON_METRICS_ADDRESS", address_or_off, default.metrics_address
+            ),
         )
         reader.finish()
         return settings

@@ -51,6 +51,7 @@ class Operator:
             "COREMON_LEVELS_FILE": str(home / "levels.yaml"),
             "CRASHAGENT_APPORT_SOCKET": str(self.apport_socket),
             "QKVIEW_ADDRESS": "127.0.0.1:0",
+            "COREMON_METRICS_ADDRESS": "off",
             "QKVIEW_TLS_DIR": str(home / "tls"),
             "NODE_NAME": NODE,
             "TZ": "UTC",
@@ -119,7 +120,7 @@ def test_list_shows_a_line_for_each_crash_oldest_first(
 
     title, *lines = done.stdout.splitlines()
     assert title.split()[:6] == ["TIME", "PID", "UID", "GID", "SIG", "COREFILE"]
-    assert title.split()[6:] == ["EXE", "POD", "CONTAINER", "SIZE", "ID"]
+    assert title.split()[6:] == ["EXE", "POD", "CONTAINER", "SIZE", "NEW", "ID"]
     assert [line.split()[4] for line in lines] == ["11", "22", "33"]
     assert lines[0].startswith("Sun 2025-03-23 12:03:35 UTC")
     assert "present" in lines[0]

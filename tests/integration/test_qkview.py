@@ -51,6 +51,7 @@ class Server:
             "COREMON_LEVELS_FILE": str(home / "levels.yaml"),
             "NODE_NAME": NODE,
             "QKVIEW_ADDRESS": "127.0.0.1:0",
+            "COREMON_METRICS_ADDRESS": "off",
             "QKVIEW_TLS_DIR": str(home / "tls"),
             **settings,
         }

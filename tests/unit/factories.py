@@ -16,16 +16,19 @@ from hypothesis import strategies as st
 from common.disk import DiskLimits
 from common.files import opened_directory, write_all
 from common.item import CoreEvent, CrashItem
+from common.metrics import Registry
 from common.naming import SPOOL, sidecar_name
 from common.packing.crew import Crew
 from common.packing.opened import OpenCore
 from common.packing.restoring import unpacked
 from common.record import CrashRecord
 from common.settings import NANOSECONDS, Floor
+from services.coremond.container_log import ContainerLogs
 from services.coremond.convert import Converter
 from services.coremond.directories import open_directories
 from services.coremond.holds import Holds
-from services.coremond.identity import Identifier
+from services.coremond.identity import CrashIdentifier
+from services.coremond.measures import Measures
 from services.coremond.progress import Progress
 from services.coremond.room import Room
 from services.coremond.settings import CoremondSettings, Retention
@@ -254,6 +257,16 @@ def _creates(_path: object, flags: int, *_: object) -> bool:
     return bool(flags & os.O_CREAT)
 
 
+def numbers_of(registry: Registry) -> dict[str, float]:
+    """Give each number that *registry* has, by its name and the values of its labels."""
+    found = {}
+    for family in registry.families():
+        name = family.name.removeprefix("coremond_")
+        for sample in family.samples:
+            found[" ".join([name + sample.suffix, *sample.labels.values()])] = sample.value
+    return found
+
+
 def events_said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Give the texts of the lines that were logged."""
     return [record.getMessage() for record in caplog.records]
@@ -297,11 +310,13 @@ class House:
         keep, disk = self.settings.keep, self.settings.disk
         self.room = Room(self.store, disk, max_use=keep.max_use)
         self.crew = Crew(1)
-        teller = Teller(self.store, self.tell, lambda: self.now)
+        self.measures = Measures(100)
+        teller = Teller(self.store, self.tell, lambda: self.now, self.measures)
         self.worker = Worker(
             self.directories,
             self.store,
-            Identifier(self.settings.node),
+            CrashIdentifier(self.settings.node),
+            ContainerLogs(None, lines=0, size=0),
             self.settings,
             Converter(
                 self.store,

@@ -26,7 +26,10 @@ SOURCES = [
 _DOCUMENTED = re.compile(r'"""([A-Z][A-Z_]+): ')
 _INTERNAL = {"CRASHAGENT_LISTEN_FD", "CRASHAGENT_KERNEL_FD", "CRASHAGENT_SYSTEMD_FD"}
 """Set by the bundle for its programs, and not by people."""
-_EMPTY_BY_DEFAULT = {"NODE_NAME", "POD_NAME", "CRASHAGENT_SPOOL", "COREMON_DENY"}
+_EMPTY_BY_DEFAULT = {
+    *("NODE_NAME", "POD_NAME", "CRASHAGENT_SPOOL"),
+    *("COREMON_DENY", "COREMON_POD_LABELS", "COREMON_POD_ANNOTATIONS"),
+}
 """Their defaults come from the host, or from another setting."""
 
 

@@ -20,11 +20,18 @@ from tests.unit.factories import (
 )
 
 NOW = CRASHED_AT
-LOOP = Hold(workload="web", process="observer", until=NOW + 10, reason="its limit is reached")
+LOOP = Hold(
+    namespace="",
+    workload="web",
+    container="web",
+    process="observer",
+    until=NOW + 10,
+    reason="its limit is reached",
+)
 
 
 def is_held(holds: HoldsFile, now: int = NOW) -> bool:
-    found = holds.find("web", "observer", now)
+    found = holds.find(("", "web", "web", "observer"), now)
     assert holds.any_at(now) == bool(found)
     return bool(found)
 
@@ -33,10 +40,10 @@ def test_who_is_held_is_found_and_nobody_else(tmp_path: Path) -> None:
     write_holds(tmp_path, [LOOP])
     holds = HoldsFile(tmp_path)
 
-    assert holds.find("web", "observer", NOW) == LOOP
-    assert holds.find("web", "other", NOW) is None
-    assert holds.find("db", "observer", NOW) is None
-    assert holds.find("observer", "web", NOW) is None
+    assert holds.find(("", "web", "web", "observer"), NOW) == LOOP
+    assert holds.find(("", "web", "web", "other"), NOW) is None
+    assert holds.find(("", "db", "db", "observer"), NOW) is None
+    assert holds.find(("", "observer", "observer", "web"), NOW) is None
 
 
 def test_a_hold_ends_when_it_says(tmp_path: Path) -> None:
@@ -135,27 +142,33 @@ def test_a_disk_that_is_full_leaves_the_holds_as_they_were(tmp_path: Path) -> No
         with pytest.raises(OSError, match="No space"):
             write_holds(disk, [replace(LOOP, reason="x" * 2**21)])
 
-        assert HoldsFile(disk).find("web", "observer", NOW) == LOOP
+        assert HoldsFile(disk).find(("", "web", "web", "observer"), NOW) == LOOP
         assert os.listdir(disk) == [HOLDS]
 
 
 @with_files
-@given(st.lists(st.builds(lambda w, p: (w, p), hostile_texts, hostile_texts), max_size=5))
+@given(st.lists(st.tuples(*[hostile_texts] * 4), max_size=5))
 def test_hostile_names_are_held_as_they_are(
-    tmp_path_factory: pytest.TempPathFactory, names: list[tuple[str, str]]
+    tmp_path_factory: pytest.TempPathFactory, named: list[tuple[str, str, str, str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    written = {
-        (clean(workload), clean(process)): Hold(
-            workload=clean(workload), process=clean(process), until=NOW + 1, reason="r"
+    holds_made = [
+        Hold(
+            namespace=clean(names[0]),
+            workload=clean(names[1]),
+            container=clean(names[2]),
+            process=clean(names[3]),
+            until=NOW + 1,
+            reason="r",
         )
-        for workload, process in names
-    }
+        for names in named
+    ]
+    written = {hold.key: hold for hold in holds_made}
     write_holds(folder, written.values())
     holds = HoldsFile(folder)
 
-    for (workload, process), hold in written.items():
-        assert holds.find(workload, process, NOW) == hold
+    for key, hold in written.items():
+        assert holds.find(key, NOW) == hold
 
 
 def clean(text: str) -> str:

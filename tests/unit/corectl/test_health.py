@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
+from common.disk import FULL_BELOW_BYTES, is_full
 from services.corectl.health import PROGRAMS, STARTING_GRACE, Door, Seen, faults_of
-from services.corectl.room import FULL_BELOW_BYTES, Disk, Tally, is_full, tally
+from services.corectl.room import Disk, Tally, tally
 from services.corectl.supervised import Program
 from tests.store import crash
 

@@ -1,8 +1,9 @@
 import pytest
 from hypothesis import given
 
+from common.item import Crash
 from common.workload import stem
-from services.coremond.identity import Identifier
+from services.coremond.identity import CrashIdentifier
 from tests.unit.factories import events_said, hostile_texts, without_deadline
 
 PODS = {
@@ -76,7 +77,7 @@ def test_any_host_name_has_a_workload(hostname: str) -> None:
 
 
 def test_a_host_name_is_taken_for_the_pod() -> None:
-    whose = Identifier("node-1").whose("f5-observer-0")
+    whose = CrashIdentifier("node-1").whose(Crash(hostname="f5-observer-0"))
 
     assert (whose.pod, whose.container, whose.workload) == (
         "f5-observer-0",
@@ -87,15 +88,15 @@ def test_a_host_name_is_taken_for_the_pod() -> None:
 
 
 def test_without_a_host_name_the_node_is_a_guess() -> None:
-    whose = Identifier("node-1").whose("")
+    whose = CrashIdentifier("node-1").whose(Crash())
 
     assert (whose.pod, whose.identity.by) == ("node-1", "guess")
 
 
 def test_it_is_said_once_that_there_is_no_cluster(caplog: pytest.LogCaptureFixture) -> None:
-    identifier = Identifier("node-1")
+    identifier = CrashIdentifier("node-1")
 
     for _ in range(3):
-        identifier.whose("a")
+        identifier.whose(Crash(hostname="a"))
 
     assert events_said(caplog) == ["failed to list pods"]

@@ -18,7 +18,7 @@ from common.record import CrashRecord
 from services.coremond import sources
 from services.coremond.file_pattern import FilePattern
 from services.coremond.settings import Retention
-from services.coremond.watch import Found, SourceDirectory
+from services.coremond.watch import Directory, Found, SourceDirectory
 from tests.unit.factories import (
     CRASHED_AT,
     House,
@@ -436,7 +436,8 @@ def test_what_cannot_be_a_directory_is_said_once(
     assert events_said(caplog) == ["source directory not read"] * 2
 
 
-def changed_by(directory: SourceDirectory, change: Callable[[], object]) -> set[str] | None:
+def changed_by(directory: Directory, change: Callable[[], object]) -> set[str] | None:
+    assert isinstance(directory, SourceDirectory)
     directory.changed()
     change()
     return directory.changed()

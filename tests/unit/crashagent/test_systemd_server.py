@@ -18,19 +18,21 @@ from common.daemon import Stop
 from common.disk import DiskLimits
 from common.errors import ConfigError
 from common.holds import Hold, HoldsFile, write_holds
+from common.identity import Identifier
 from common.item import CrashItem
 from common.packing.crew import Crew
 from common.workload import stem
 from services.crashagent import systemd, systemd_connection
 from services.crashagent.intakes import Intakes
 from services.crashagent.listener import open_listener
+from services.crashagent.measures import Measures
 from services.crashagent.process import Held, _read_status
 from services.crashagent.receive import Limits
 from services.crashagent.spool import Spool
 from services.crashagent.systemd import SystemdServer
 from services.crashagent.turned_away import TurnedAway
 from tests.bundle import wait_until
-from tests.unit.factories import events_said
+from tests.unit.factories import events_said, numbers_of
 
 CORE = b"the core"
 FIELDS = (
@@ -53,6 +55,7 @@ class House:
         self.run_dir.mkdir(mode=0o700)
         self.path = home / "coredump"
         self.taken: list[CrashItem] = []
+        self.measures = Measures()
         self.stop = Stop()
         self._idle_timeout = idle_timeout
         self._stack = ExitStack()
@@ -63,11 +66,22 @@ class House:
         listener = enter(open_listener(self.path, socket.SOCK_SEQPACKET))
         spool = enter(closing(Spool(self.crash_dir, "node-1", "raw", enter(Crew(1)))))
         holds = HoldsFile(self.run_dir)
-        turned_away = enter(closing(TurnedAway(holds, spool, self.taken.append)))
-        intakes = Intakes(spool.finish, limits, most=2, tell=self.taken.append)
+        turned_away = enter(
+            closing(
+                TurnedAway(holds, Identifier("node-1"), spool, self.taken.append, self.measures)
+            )
+        )
+        intakes = Intakes(
+            spool.finish, limits, most=2, tell=self.taken.append, measures=self.measures
+        )
         self._stack.callback(intakes.stop)
         server = SystemdServer(
-            listener, spool, intakes, turned_away, idle_timeout=self._idle_timeout
+            listener,
+            spool,
+            intakes,
+            turned_away,
+            self.measures,
+            idle_timeout=self._idle_timeout,
         )
         self._thread = Thread(target=server.serve, args=[self.stop])
         self._thread.start()
@@ -502,7 +516,14 @@ def no_descriptors_left() -> Iterator[None]:
 
 def test_a_crash_that_nobody_would_keep_is_counted(house: House) -> None:
     until = time.time_ns() + 10**11
-    hold = Hold(workload=stem("node-2"), process="observer", until=until, reason="too many")
+    hold = Hold(
+        namespace="",
+        workload=stem("node-2"),
+        container=stem("node-2"),
+        process="observer",
+        until=until,
+        reason="too many",
+    )
     write_holds(house.run_dir, [hold])
     before = open_descriptors()
 
@@ -541,3 +562,25 @@ def test_who_says_nothing_does_not_keep_crashagent_from_stopping(
         assert time.monotonic() - started < 3
         assert is_closed(connection)
     assert REFUSED in events_said(caplog)
+
+
+def test_a_crash_is_counted_once_it_is_whole(house: House) -> None:
+    hand_in(house)
+    house.wait_for()
+
+    found = numbers_of(house.measures.registry)
+    assert found["intake_total systemd"] == 1
+    assert found["intake_bytes_total"] == len(CORE)
+    assert found["intake_seconds_count released"] == found["intake_seconds_count whole"] == 1
+    assert found["intake_refused_total systemd"] == found["intake_lost_total systemd"] == 0
+
+
+def test_who_sends_no_core_is_counted_and_who_only_looks_is_not(house: House) -> None:
+    house.connect().close()
+    with house.connect() as connection:
+        say(connection)
+
+    wait_until(
+        lambda: numbers_of(house.measures.registry)["intake_refused_total systemd"] == 1, "a count"
+    )
+    assert house.taken == []

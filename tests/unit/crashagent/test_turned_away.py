@@ -8,16 +8,25 @@ from typing import Any
 import pytest
 
 from common.holds import Hold, HoldsFile, write_holds
-from common.item import CrashItem
+from common.identity import Identifier
+from common.item import Crash, CrashItem
 from common.naming import SPOOL
 from common.packing.crew import Crew
 from common.packing.sparse import PAGE
 from services.crashagent import turned_away
+from services.crashagent.measures import Measures
 from services.crashagent.spool import Spool
 from services.crashagent.turned_away import TurnedAway
-from tests.unit.factories import CRASHED_AT, events_said, small_disk
+from tests.unit.factories import CRASHED_AT, events_said, numbers_of, small_disk
 
-LOOP = Hold(workload="web", process="observer", until=CRASHED_AT + 10, reason="its limit")
+LOOP = Hold(
+    namespace="",
+    workload="web",
+    container="web",
+    process="observer",
+    until=CRASHED_AT + 10,
+    reason="its limit",
+)
 THREADS, EACH = 16, 200
 
 
@@ -29,18 +38,26 @@ class Turning:
         self.run_dir.mkdir(exist_ok=True)
         self.told: list[CrashItem] = []
         self.now = CRASHED_AT
+        self.measures = Measures()
         self._crew = Crew(1)
         self.crash_dir = crash_dir or home / "crash"
         self._spool = Spool(self.crash_dir, "web-5d9c7b6f4-x2x2x", "gzip", self._crew)
         self.turned_away = TurnedAway(
-            HoldsFile(self.run_dir), self._spool, self.told.append, clock=lambda: self.now
+            HoldsFile(self.run_dir),
+            Identifier("node-1"),
+            self._spool,
+            self.told.append,
+            self.measures,
+            clock=lambda: self.now,
         )
 
     def hold(self, *holds: Hold) -> None:
         write_holds(self.run_dir, holds)
 
     def count(self, comm: str = "observer", host: str = "", **facts: Any) -> bool:
-        return self.turned_away.count("kernel-socket", comm, host, lambda: facts)
+        return self.turned_away.count(
+            Crash(arrived="kernel-socket", comm=comm, hostname=host), lambda: facts
+        )
 
     def close(self) -> None:
         self.turned_away.close()
@@ -75,6 +92,7 @@ def test_crashes_are_counted_together_with_what_the_first_tells(tmp_path: Path) 
         assert all(turning.count(pid=pid, uid=1000, exe="/bin/o") for pid in (7, 8, 9))
 
     [item] = turning.told
+    assert numbers_of(turning.measures.registry)["turned_away_total kernel-socket"] == 3
     assert (item.count, item.pid, item.uid, item.exe) == (3, 7, 1000, "/bin/o")
     assert (item.turned_away, item.held_until) == ("its limit", LOOP.until)
     assert (item.arrived, item.truncated) == ("kernel-socket", False)
@@ -100,7 +118,14 @@ def test_a_pod_is_held_by_its_workload_whatever_its_name(tmp_path: Path) -> None
 def test_a_hostile_name_is_counted_and_stays_in_the_directory(tmp_path: Path, name: str) -> None:
     with closing(Turning(tmp_path)) as turning:
         turning.hold(
-            Hold(workload=name or "web", process=name or "unknown", until=2**62, reason="r")
+            Hold(
+                namespace="",
+                workload=name or "web",
+                container=name or "web",
+                process=name or "unknown",
+                until=2**62,
+                reason="r",
+            )
         )
         assert turning.count(name, name, exe=name, cgroup=name)
 
@@ -113,7 +138,14 @@ def test_nothing_is_counted_twice_or_forgotten_by_many_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turned_away, "PERIOD", 0.001)  # it is written down in between
-    others = Hold(workload="web", process="other", until=LOOP.until, reason="another limit")
+    others = Hold(
+        namespace="",
+        workload="web",
+        container="web",
+        process="other",
+        until=LOOP.until,
+        reason="another limit",
+    )
     with closing(Turning(tmp_path)) as turning:
         turning.hold(LOOP, others)
 

@@ -23,8 +23,20 @@ def test_each_variable_is_read() -> None:
     assert settings.store_dir == Path("/var/cores/n1")
 
 
+@pytest.mark.parametrize(
+    ("text", "address"), [("off", None), ("[::]:19892", "[::]:19892"), ("", "127.0.0.1:19892")]
+)
+def test_metrics_are_served_at_an_address_or_nowhere(text: str, address: str | None) -> None:
+    assert QkviewSettings.from_env({"COREMON_METRICS_ADDRESS": text}).metrics_address == address
+
+
 def test_all_mistakes_are_told_at_once() -> None:
-    env = {"QKVIEW_ADDRESS": "19891", "QKVIEW_TLS_DIR": "tls", "COREMON_CORES_DIR": "cores"}
+    env = {
+        "QKVIEW_ADDRESS": "19891",
+        "QKVIEW_TLS_DIR": "tls",
+        "COREMON_CORES_DIR": "cores",
+        "COREMON_METRICS_ADDRESS": "nowhere",
+    }
 
     with pytest.raises(ConfigError) as caught:
         QkviewSettings.from_env(env)

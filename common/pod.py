@@ -1,0 +1,114 @@
+"""What is known of a pod on this node, whoever told it, and how one is asked for."""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+ContainerKind = Literal["container", "init", "ephemeral"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """A container of a pod's; what nobody told is empty or None."""
+
+    name: str
+    kind: ContainerKind = "container"
+    ids: tuple[str, ...] = ()
+    """The ids it has had, the newest first."""
+    image: str = ""
+    image_id: str = ""
+    command: str = ""
+    """The program that it is told to run."""
+    restart_count: int | None = None
+    limits: dict[str, str] = field(default_factory=dict)
+    is_over: bool = False
+    """It has ended, and is not started again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pod:
+    """A pod on this node, now or a while ago; moments are ns since the epoch."""
+
+    namespace: str
+    name: str
+    uid: str
+    """As the kubelet knows it: of a static pod, the hash of its manifest."""
+    hostname: str
+    """What a process in it sees as its host name; empty where that is the node's."""
+    containers: tuple[Container, ...] = ()
+    since: int = 0
+    """When it was made; 0 is unknown."""
+    until: int | None = None
+    """When it was seen to be gone."""
+    owner_kind: str = ""
+    owner_name: str = ""
+    """The workload it belongs to: of a ReplicaSet's pod the Deployment."""
+    qos: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    def container(self, name: str) -> Container | None:
+        """Give its container of this *name*."""
+        return next((each for each in self.containers if each.name == name), None)
+
+
+def default_hostname(pod: str) -> str:
+    """Give the host name of a *pod* that asks for no other: its name, as far as it fits.
+
+    Source: the kubelet's pkg/kubelet/util, TruncatePodHostnameIfNeeded.
+    """
+    return pod if len(pod) <= 63 else pod[:63].rstrip("-.")
+
+
+class Placed(NamedTuple):
+    """A container of a pod's."""
+
+    pod: Pod
+    container: str
+
+
+class Pods(Protocol):
+    """Knows the pods of this node, and for a while those that were; answers at once."""
+
+    def by_container(self, container_id: str) -> Placed | None:
+        """Find whose container has this id."""
+        ...
+
+    def by_uid(self, uid: str) -> Pod | None:
+        """Find the pod with this uid."""
+        ...
+
+    def by_hostname(self, hostname: str) -> list[Pod]:
+        """Find the pods whose processes see this host name."""
+        ...
+
+    def by_name(self, name: str) -> list[Pod]:
+        """Find the pods of this name, in any namespace."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Say whether no pod is known at all."""
+        ...
+
+
+class NoPods:
+    """Knows no pods: there is no cluster."""
+
+    def by_container(self, container_id: str) -> Placed | None:  # noqa: ARG002
+        """Find none."""
+        return None
+
+    def by_uid(self, uid: str) -> Pod | None:  # noqa: ARG002
+        """Find none."""
+        return None
+
+    def by_hostname(self, hostname: str) -> list[Pod]:  # noqa: ARG002
+        """Find none."""
+        return []
+
+    def by_name(self, name: str) -> list[Pod]:  # noqa: ARG002
+        """Find none."""
+        return []
+
+    def is_empty(self) -> bool:
+        """Say so."""
+        return True

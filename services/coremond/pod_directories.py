@@ -1,0 +1,126 @@
+"""The directories in the crash directory that one pod alone has, as they come and go."""
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from inotify_simple import INotify, flags
+
+from common.kubelet import read_pod_directory
+from common.pod import Pod
+from services.coremond.kinds import SourceKind
+from services.coremond.watch import WATCHED, Directory, Found, SourceDirectory
+
+_MOST_PODS = 1024
+"""Directories of pods that are watched."""
+_LEFT_FOR = 86400.0
+"""Seconds that the empty directory of a pod that is no more is left there."""
+
+
+class PodDirectory(Directory):
+    """A directory in the crash directory that one pod alone has, as its own crash directory."""
+
+    def __init__(self, path: Path, kind: SourceKind, *, sources_go: bool, descriptor: int) -> None:
+        super().__init__(path, kind, is_ours=False, sources_go=sources_go)
+        self.descriptor = descriptor
+        # Whoever handles one of its sources goes on when it is not watched any more.
+        weakref.finalize(self, os.close, descriptor)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Which directory it is, whatever it is called."""
+        status = os.fstat(self.descriptor)
+        return status.st_dev, status.st_ino
+
+
+class PodDirectories:
+    """Owns the watches on the directories of pods in our own; *make* gives the kind of one's files.
+
+    The kubelet makes such a directory for a pod's ``subPathExpr``, as root: those of anybody else
+    are passed over. *is_over* says that the pod of one is no more; it goes then, if it is empty.
+    """
+
+    def __init__(
+        self,
+        parent: SourceDirectory,
+        make: Callable[[Pod], SourceKind],
+        is_over: Callable[[Pod], bool],
+    ) -> None:
+        self._parent = parent
+        self._make = make
+        self._is_over = is_over
+        self._events = INotify(nonblocking=True)
+        self._parent_watch = -1
+        self._by_watch: dict[int, PodDirectory] = {}
+        self.all: tuple[PodDirectory, ...] = ()
+        """Those that are there; other threads may look."""
+
+    def close(self) -> None:
+        """End the watches."""
+        self._events.close()
+
+    def fileno(self) -> int:
+        """Give a descriptor that is readable when something has changed."""
+        descriptor: int = self._events.fileno()
+        return descriptor
+
+    def changed(self) -> set[Found] | None:
+        """Give the sources that were completed since; None if all must be looked at."""
+        found: set[Found] = set()
+        everything = False
+        for event in self._events.read(timeout=0):
+            directory = self._by_watch.get(event.wd)
+            if event.mask & flags.Q_OVERFLOW or event.wd == self._parent_watch:
+                is_news = event.mask & flags.Q_OVERFLOW or read_pod_directory(event.name)
+                everything = everything or bool(is_news)
+            elif directory and directory.kind.is_source(event.name):
+                found.add(Found(directory, event.name))
+        return None if everything else found
+
+    def refresh(self) -> None:
+        """Watch the directories that came, and no longer those that went."""
+        if self._parent.descriptor < 0:
+            return
+        parent = f"/proc/self/fd/{self._parent.descriptor}"
+        self._parent_watch = self._events.add_watch(
+            parent, flags.CREATE | flags.MOVED_TO | flags.ONLYDIR
+        )
+        there: dict[int, PodDirectory] = {}
+        for name in sorted(os.listdir(self._parent.descriptor)):
+            pod = read_pod_directory(name)
+            if pod is None or len(there) >= _MOST_PODS:
+                continue
+            try:
+                self._open(name, pod, there)
+            except OSError:
+                continue  # it went meanwhile, or is no directory
+        for watch in self._by_watch.keys() - there.keys():
+            with suppress(OSError):
+                self._events.rm_watch(watch)
+        self._by_watch, self.all = there, tuple(there.values())
+
+    def _open(self, name: str, pod: Pod, there: dict[int, PodDirectory]) -> None:
+        descriptor = os.open(
+            name,
+            os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+            dir_fd=self._parent.descriptor,
+        )
+        directory = PodDirectory(
+            self._parent.path / name,
+            self._make(pod),
+            sources_go=self._parent.sources_go,
+            descriptor=descriptor,
+        )
+        status = os.fstat(descriptor)
+        if status.st_uid not in {0, os.geteuid()}:
+            return
+        if self._is_over(pod) and time.time() - status.st_mtime > _LEFT_FOR:
+            with suppress(OSError):  # there is something in it
+                os.rmdir(name, dir_fd=self._parent.descriptor)
+                return
+        watch = self._events.add_watch(f"/proc/self/fd/{descriptor}", WATCHED)
+        known = self._by_watch.get(watch)
+        there[watch] = known if known and known.identity == directory.identity else directory

@@ -1,0 +1,228 @@
+"""Follow the pods of this node by the Kubernetes API: list them once, then hear of changes.
+
+Source: the Kubernetes API concepts, "Efficient detection of changes": a watch goes on from a
+resourceVersion; one that is too old is answered with 410, and then all is listed again.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Literal
+
+import msgspec
+
+from common.log import Logger
+from services.coremond.cluster import ANSWER_WITHIN, ApiError, as_api_error, connect, is_used
+from services.coremond.pod_cache import ApiPod, PodCache
+from services.coremond.settings import CoremondSettings
+
+log = Logger()
+
+_WATCHED_FOR = 300
+"""Seconds after which the API ends a watch, which is then begun again."""
+_SILENCE = 120.0
+"""Seconds without a word after which a connection is not trusted any more."""
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
+"""Seconds between attempts: doubled each time."""
+_DENIED_DELAY = 60.0
+"""Seconds between attempts where the API says that they are not allowed."""
+_EVENT_LIMIT = 16 * 2**20
+"""Bytes of one change; a pod has at most 3 MiB."""
+_GONE = 410
+
+
+class _Page(msgspec.Struct):
+    """A list of pods."""
+
+    metadata: "_Position"
+    items: list[ApiPod]
+
+
+class _Position(msgspec.Struct, rename="camel"):
+    """Where a list or an object stands in the order of all changes."""
+
+    resource_version: str = ""
+    continue_: str | None = msgspec.field(default=None, name="continue")
+
+
+class _Change(msgspec.Struct):
+    """One line of a watch."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
+    object: msgspec.Raw
+
+
+class _Object(msgspec.Struct):
+    """Any object, as far as its position goes."""
+
+    metadata: _Position
+
+
+class _Status(msgspec.Struct):
+    """What an ERROR has for an object."""
+
+    code: int = 0
+    message: str = ""
+
+
+class PodWatch:
+    """Owns the thread that keeps *cache* up to date; nobody waits for it."""
+
+    def __init__(self, connect: Callable[[], Any], node: str, cache: PodCache) -> None:
+        self._connect = connect
+        self._selector = {"field_selector": f"spec.nodeName={node}"}
+        self._cache = cache
+        self._version = ""
+        """Up to where the changes were heard; empty: all is to be listed."""
+        self._failures = 0
+        """How many there were since it last worked."""
+        self._said = ""
+        self._stopped = Event()
+        self._response: Any = None
+        self._thread = Thread(target=self._run, name="pods", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End; a connection that does not end is left to the process's own end."""
+        self._stopped.set()
+        with suppress(Exception):
+            self._response.shutdown()
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        api: Any = None
+        while not self._stopped.is_set():
+            try:
+                api = api or self._connect()
+                if not self._version:
+                    self._list(api)
+                self._watch(api)
+            except ApiError as error:
+                self._failures += 1
+                if error.status == _GONE:
+                    self._version = ""
+                self._wait(error)
+            except Exception as error:
+                log.exception("unexpected error", reason=repr(error), effect="pods listed again")
+                api, self._version = None, ""
+                self._stopped.wait(_LONGEST_DELAY)
+
+    def _wait(self, error: ApiError) -> None:
+        if self._stopped.is_set() or (self._failures == 1 and error.status == _GONE):
+            return
+        delay = min(_FIRST_DELAY * 2 ** min(self._failures, 10), _LONGEST_DELAY)
+        if error.status in {401, 403}:
+            delay = _DENIED_DELAY
+        if error.status or self._failures > 1:  # one broken connection is none of anybody's concern
+            self._say(str(error))
+        self._stopped.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311  # so that nodes differ
+
+    def _works(self) -> None:
+        self._failures = 0
+        self._say("")
+
+    def _say(self, problem: str) -> None:
+        """Say what is wrong, or that nothing is any more, once for each change."""
+        if problem == self._said:
+            return
+        if problem:
+            log.error("failed to list pods", err=problem)
+        else:
+            log.info("pods listed again")
+        self._said = problem
+
+    def _list(self, api: Any) -> None:
+        """List all pods of the node, a few hundred at a time."""
+        pods: list[ApiPod] = []
+        position = _Position()
+        while True:
+            with _in_its_words():
+                response = api.list_pod_for_all_namespaces(
+                    **self._selector,
+                    limit=200,
+                    **({"_continue": position.continue_} if position.continue_ else {}),
+                    _preload_content=False,
+                    _request_timeout=ANSWER_WITHIN,
+                )
+                page = msgspec.json.decode(response.data, type=_Page)
+            pods += page.items
+            position = page.metadata
+            if not position.continue_:
+                self._cache.replace_all(pods)
+                self._version = position.resource_version
+                self._works()
+                return
+
+    def _watch(self, api: Any) -> None:
+        """Take in the changes since, until the API ends it."""
+        with _in_its_words():
+            self._response = api.list_pod_for_all_namespaces(
+                **self._selector,
+                watch=True,
+                resource_version=self._version,
+                allow_watch_bookmarks=True,
+                timeout_seconds=_WATCHED_FOR,
+                _preload_content=False,
+                _request_timeout=(ANSWER_WITHIN[0], _SILENCE),
+            )
+            self._works()
+            for line in _lines(self._response):
+                self._take(msgspec.json.decode(line, type=_Change))
+                if self._stopped.is_set():
+                    return
+
+    def _take(self, change: _Change) -> None:
+        if change.type == "ERROR":
+            status = msgspec.json.decode(change.object, type=_Status)
+            raise ApiError(status.message, status.code)
+        if change.type == "DELETED":
+            self._cache.delete(msgspec.json.decode(change.object, type=ApiPod))
+        elif change.type != "BOOKMARK":
+            self._cache.put(msgspec.json.decode(change.object, type=ApiPod))
+        self._version = msgspec.json.decode(change.object, type=_Object).metadata.resource_version
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    """Give the lines of a watch as they come, each of a bounded length."""
+    buffer = bytearray()
+    for piece in response.stream(amt=None, decode_content=False):
+        buffer += piece
+        *lines, rest = buffer.split(b"\n")
+        yield from (bytes(line) for line in lines if line)
+        buffer = bytearray(rest)
+        if len(buffer) > _EVENT_LIMIT:
+            raise ApiError(f"a change of more than {_EVENT_LIMIT} bytes")
+
+
+@contextmanager
+def followed_pods(settings: CoremondSettings) -> Iterator[PodCache | None]:
+    """Give the pods of the node as the API tells of them, in the block; None without a cluster."""
+    if not is_used(settings.kubernetes):
+        yield None
+        return
+    kubeconfig = settings.kubernetes if isinstance(settings.kubernetes, Path) else None
+    cache = PodCache(labels=settings.pod_labels, annotations=settings.pod_annotations)
+    watch = PodWatch(lambda: connect(kubeconfig), settings.node, cache)
+    watch.start()
+    try:
+        yield cache
+    finally:
+        watch.close()
+
+
+@contextmanager
+def _in_its_words() -> Iterator[None]:
+    """Raise whatever the client raises in the block as an `ApiError`."""
+    try:
+        yield
+    except ApiError:
+        raise
+    except msgspec.MsgspecError as error:
+        raise ApiError(f"unreadable answer: {error}") from error
+    except Exception as error:
+        raise as_api_error(error) from error
