@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_reading_commands(commands)
     _add_acting_commands(commands)
     _add_host_commands(commands)
+    _add_cluster_commands(commands)
     return parser
 
 
@@ -72,6 +73,7 @@ def _add_reading_commands(commands: _Commands) -> None:
     listing = _add(commands, "list", "list crashes, one a line, oldest first", MATCH_HELP)
     _add_selection(listing)
     _add_order(listing)
+    listing.add_argument("--new", action="store_true", help="those alone that nobody acknowledged")
     listing.add_argument("-q", "--quiet", action="store_true", help="leave the titles out")
     _add_json(listing)
 
@@ -98,6 +100,10 @@ def _add_acting_commands(commands: _Commands) -> None:
     _add_selection(dump)
     dump.add_argument("-o", "--output", metavar="FILE", type=Path, help="write it here, sparsely")
     dump.add_argument("-f", "--force", action="store_true", help="replace FILE if it is there")
+
+    ack = _add(commands, "ack", "acknowledge crashes: they are no longer new", MATCH_HELP)
+    _add_selection(ack)
+    ack.add_argument("--all", action="store_true", help="all there are, if no MATCH is given")
 
     submit = _add(commands, "submit", "hand coremond a file of the crash directory now")
     submit.add_argument("file", metavar="FILE", help="a core that nobody has told coremond of")
@@ -132,6 +138,14 @@ def _add_host_commands(commands: _Commands) -> None:
 
     intake = _add(commands, "intake", "take a core from the kernel, as its pipe helper")
     intake.add_argument("words", metavar="WORD", nargs="*", help="what prepare --mode pipe writes")
+
+
+def _add_cluster_commands(commands: _Commands) -> None:
+    instance = _add(
+        commands, "cneinstance", "write the values of the chart that a CNEInstance comes to"
+    )
+    instance.add_argument("file", metavar="FILE", help="its YAML, also among others; - reads stdin")
+    instance.add_argument("--name", metavar="NAME", help="which, where there are several")
 
 
 def _add_selection(command: argparse.ArgumentParser) -> None:

@@ -598,3 +598,36 @@ def _swallow(door: socket.socket) -> None:
                 assert message or not descriptors
     except OSError:
         return
+
+
+def set_from_its_own_mounts(pattern: str, host: str) -> subprocess.CompletedProcess[str]:
+    """Set the pattern as a container would, which has the host's mount namespace at *host*."""
+    code = (
+        "import sys; from pathlib import Path; from services.corectl.sysctl import Sysctls;"
+        "Sysctls(host=Path(sys.argv[1])).write('core_pattern', sys.argv[2])"
+    )
+    command = ["unshare", "--mount", sys.executable, "-c", code, host, pattern]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_socket_is_set_from_a_mount_namespace_that_is_not_the_host_s(
+    coredump_socket: None,
+) -> None:
+    pattern = "@@/run/coremond/kernel.sock"
+
+    with kernel.core_pattern("core"):
+        done = set_from_its_own_mounts(pattern, f"/proc/{os.getpid()}/ns/mnt")
+        found = core_pattern()
+
+    assert (done.returncode, found) == (0, pattern), done.stderr
+
+
+def test_without_the_host_s_mount_namespace_a_socket_is_refused_with_the_remedy(
+    coredump_socket: None,
+) -> None:
+    with kernel.core_pattern("core"):
+        done = set_from_its_own_mounts("@@/run/coremond/kernel.sock", "/nowhere")
+        found = core_pattern()
+
+    assert "it takes hostPID: true" in done.stderr
+    assert found == "core"

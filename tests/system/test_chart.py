@@ -1,0 +1,961 @@
+"""The chart as Helm renders it, and as a real API server takes it."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+
+from services.corectl import cneinstance
+from services.corectl.settings import CorectlSettings
+from services.coremond.settings import CoremondSettings
+from services.crashagent.settings import CrashagentSettings
+from services.qkview_collect.settings import QkviewSettings
+from tests import kernel, kubetools, manifests
+from tests.bundle import BIN, ROOT
+from tests.cluster import Cluster, ensure_namespace
+from tests.manifests import CHART, FOLDER, NAMESPACE, OVERLAYS
+
+PLATFORMS = ("auto", "generic", "other", "ocp", "robin", "socket")
+OVERRIDE = manifests.ASKED
+WORKLOAD = ROOT / "container" / "workload"
+VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
+VARIANTS = [
+    {"platformType": platform, "coremon.hostPath": host_path, **override}
+    for platform, host_path, override in product(PLATFORMS, ("true", "false"), ({}, OVERRIDE))
+]
+PAGE_INIT = {"privileged": True}
+PAGE_MAIN = {
+    "privileged": True,
+    "allowPrivilegeEscalation": True,
+    "readOnlyRootFilesystem": True,
+}
+"""The product page's words, for COREMOND_OVERRIDE_CORE_PATTERN."""
+EVERYTHING = {
+    "coremon.hostPath": "true",
+    "grpc.tls.certManager.enabled": "true",
+    "grpc.tls.certManager.issuerRef.name": "authority",
+    "metrics.podMonitor.enabled": "true",
+    "metrics.rules.enabled": "true",
+    "metrics.dashboard.enabled": "true",
+    "priorityClass.create": "true",
+    "priorityClass.name": "coremond",
+    "openshift.scc": "true",
+    "identity.podLabels[0]": "app",
+    "networkPolicy.from[0].podSelector.matchLabels.app": "prometheus",
+    "imagePullSecrets[0].name": "pull",
+}
+FOREIGN_GROUPS = ("security.openshift.io/", "monitoring.coreos.com/", "cert-manager.io/")
+"""Kinds that Kubernetes has no schema of."""
+
+_VALIDATE = """
+import json, sys
+import kubernetes_validate
+found = []
+for document in json.load(sys.stdin):
+    for version in sys.argv[1:]:
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            path = ".".join(map(str, error.path))
+            found.append(f"{version}: {document['kind']}: {path}: {error.message}")
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _binaries() -> None:
+    if what := kubetools.missing_binaries():
+        pytest.skip(f"missing: {what}")
+
+
+@pytest.fixture(scope="module")
+def validate(_binaries: None) -> Callable[..., list[str]]:
+    """Give a function that says what Kubernetes' own schemas refuse."""
+    if what := kubetools.missing_schemas():
+        pytest.skip(f"missing: {what}")
+
+    def run(documents: list[Any], versions: list[str] = VERSIONS) -> list[str]:
+        known = [each for each in documents if not each["apiVersion"].startswith(FOREIGN_GROUPS)]
+        done = subprocess.run(
+            [sys.executable, "-c", _VALIDATE, *versions],
+            input=json.dumps(known),
+            env={**os.environ, "PYTHONPATH": str(kubetools.schemas())},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        found: list[str] = json.loads(done.stdout)
+        return found
+
+    return run
+
+
+@cache
+def _rendered(values: tuple[tuple[str, str], ...], words: tuple[str, ...]) -> str:
+    return json.dumps(manifests.render(dict(values), *words))
+
+
+def render(values: Mapping[str, str], *words: str) -> list[Any]:
+    documents: list[Any] = json.loads(_rendered(tuple(values.items()), words))
+    return documents
+
+
+def refusal(values: Mapping[str, str]) -> str:
+    with pytest.raises(ValueError, match="coremond") as caught:
+        manifests.render(values)
+    return str(caught.value)
+
+
+def of_kind(documents: list[Any], kind: str) -> list[Any]:
+    return [document for document in documents if document["kind"] == kind]
+
+
+def pod(values: Mapping[str, str], *words: str) -> dict[str, Any]:
+    [daemonset] = of_kind(render(values, *words), "DaemonSet")
+    spec: dict[str, Any] = daemonset["spec"]["template"]["spec"]
+    return spec
+
+
+def main(spec: dict[str, Any]) -> dict[str, Any]:
+    [container] = spec["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+def env(container: dict[str, Any]) -> dict[str, str]:
+    return {each["name"]: each.get("value", "node-1") for each in container["env"]}
+
+
+def host_paths(spec: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """Give where each directory of the node is mounted, and whether it can be written."""
+    mounts = {each["name"]: each for each in main(spec)["volumeMounts"]}
+    return {
+        volume["hostPath"]["path"]: (
+            mounts[volume["name"]]["mountPath"],
+            not mounts[volume["name"]].get("readOnly", False),
+        )
+        for volume in spec["volumes"]
+        if "hostPath" in volume
+    }
+
+
+def helm(*words: str | Path, environment: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [kubetools.helm(), *words], env=environment, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise ValueError(done.stderr.strip())
+    return done.stdout
+
+
+def test_the_linter_finds_nothing() -> None:
+    for values in (*OVERLAYS.values(), EVERYTHING):
+        words = [word for each in values.items() for word in ("--set", "=".join(each))]
+
+        assert "0 chart(s) failed" in helm("lint", "--strict", CHART, *words)
+
+
+def test_every_kubernetes_takes_what_is_rendered(validate: Callable[..., list[str]]) -> None:
+    variants = [render(values) for values in (*VARIANTS, EVERYTHING)]
+    different = {json.dumps(document): document for each in variants for document in each}
+
+    assert validate(list(different.values())) == []
+    assert len(different) > len(VARIANTS)
+
+
+def test_a_field_that_kubernetes_does_not_know_would_be_found(
+    validate: Callable[..., list[str]],
+) -> None:
+    [daemonset] = of_kind(render({}), "DaemonSet")
+    daemonset["spec"]["template"]["spec"]["hostPid"] = True
+
+    assert len(validate([daemonset])) == len(VERSIONS)
+
+
+def test_app_armor_is_said_as_each_kubernetes_understands_it(
+    validate: Callable[..., list[str]],
+) -> None:
+    values = {"appArmorProfile": "Unconfined"}
+    old, new = (render(values, "--kube-version", version) for version in ("1.29.0", "1.30.0"))
+
+    [before], [since] = of_kind(old, "DaemonSet"), of_kind(new, "DaemonSet")
+
+    key = "container.apparmor.security.beta.kubernetes.io/coremond"
+    assert before["spec"]["template"]["metadata"]["annotations"][key] == "unconfined"
+    assert "appArmorProfile" not in main(pod(values, "--kube-version", "1.29.0"))["securityContext"]
+    assert key not in since["spec"]["template"]["metadata"]["annotations"]
+    assert validate(old, ["1.29"]) == validate(new, ["1.30"]) == []
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_with_the_override_the_security_contexts_are_the_product_s(platform: str) -> None:
+    spec = pod({"platformType": platform, **OVERRIDE})
+
+    contexts = {each["name"]: each["securityContext"] for each in spec["initContainers"]}
+    assert contexts["host-prepare"] == PAGE_INIT
+    assert main(spec)["securityContext"] == PAGE_MAIN
+    assert "securityContext" not in spec
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_without_it_there_is_no_privilege_but_what_is_needed(platform: str) -> None:
+    spec = pod({"platformType": platform})
+
+    needed = {"DAC_READ_SEARCH", "LEASE"} | ({"SYS_PTRACE"} if platform == "socket" else set())
+    for container in (main(spec), *spec["initContainers"]):
+        context = container["securityContext"]
+        assert context["privileged"] is False
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"]["drop"] == ["ALL"]
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert set(main(spec)["securityContext"]["capabilities"]["add"]) == needed
+    assert [each["name"] for each in spec["initContainers"]] == ["directories"]
+    assert spec.get("hostPID", False) is (platform == "socket")
+    assert not {"hostNetwork", "hostIPC"} & set(spec)
+
+
+@pytest.mark.parametrize(
+    ("platform", "mode"),
+    [
+        ("auto", "auto"),
+        ("generic", "file"),
+        ("ocp", "file"),
+        ("robin", "file"),
+        ("socket", "socket"),
+    ],
+)
+def test_the_override_prepares_the_node_and_every_end_restores_it(platform: str, mode: str) -> None:
+    spec = pod({"platformType": platform, **OVERRIDE})
+
+    prepare = spec["initContainers"][-1]
+    command = ["corectl", "host", "prepare", "--if-asked", "--mode", mode]
+    assert prepare["command"] == command
+    assert env(prepare) == env(main(spec))
+    assert main(spec)["lifecycle"]["preStop"]["exec"]["command"] == ["corectl", "host", "restore"]
+    for container in (prepare, main(spec)):
+        mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        assert mounts["run"] == "/run/coremond"
+        assert mounts["crash"] == "/var/crash"
+
+
+def test_two_pods_are_never_on_a_node_at_once() -> None:
+    [daemonset] = of_kind(render(OVERRIDE), "DaemonSet")
+
+    assert "maxSurge" not in daemonset["spec"]["updateStrategy"]["rollingUpdate"]
+    assert "maxSurge" in refusal({"updateStrategy.maxSurge": "1"})
+
+
+@pytest.mark.parametrize("value", ["false", "F", "0"])
+def test_an_override_that_is_off_changes_nothing(value: str) -> None:
+    off = pod({**OVERRIDE, "coremon.env[0].value": value})
+
+    assert main(off)["securityContext"] == main(pod({}))["securityContext"]
+    assert "restore" not in main(off)["lifecycle"]["preStop"]["exec"]["command"]
+
+
+def test_the_restored_pattern_is_what_was_there_over_an_upgrade_and_an_uninstall(
+    real_kernel: None, home: Path
+) -> None:
+    spec = pod({"platformType": "robin", **OVERRIDE})
+    settings = {
+        **os.environ,
+        **env(main(spec)),
+        "COREMON_RUN_DIR": str(home / "run"),
+        "COREMON_CRASH_DIR": str(home / "crash"),
+    }
+
+    def run(command: list[str]) -> str:
+        words = [str(BIN / command[0]), *command[1:]]
+        subprocess.run(words, env=settings, check=True, capture_output=True)
+        return kernel.SETTINGS["core_pattern"].read_text().strip()
+
+    prepare = spec["initContainers"][-1]["command"]
+    restore = main(spec)["lifecycle"]["preStop"]["exec"]["command"]
+    with kernel.core_pattern("|/bin/false %p"):
+        seen = [run(command) for command in (prepare, restore, prepare, restore, restore)]
+
+    ours, theirs = f"{home}/crash/core.%e.%p.%h.%t", "|/bin/false %p"
+    assert seen == [ours, theirs, ours, theirs, theirs]
+
+
+@pytest.mark.parametrize("values", VARIANTS, ids=lambda values: "-".join(values.values()))
+def test_the_programs_understand_every_setting(values: dict[str, str]) -> None:
+    settings = env(main(pod(values)))
+
+    for load in (
+        CoremondSettings.from_env,
+        CrashagentSettings.from_env,
+        QkviewSettings.from_env,
+        CorectlSettings.from_env,
+    ):
+        load(settings)
+    assert set(settings) <= manifests.settings()
+
+
+def test_each_platform_takes_its_own_directories_of_the_node() -> None:
+    everywhere = {
+        "/run/coremond": ("/run/coremond", True),
+        "/home/crash/f5": ("/var/crash", True),
+        "/var/cores": ("/var/cores", True),
+        "/var/log/pods": ("/var/log/pods", False),
+        "/var/log/containers": ("/var/log/containers", False),
+    }
+    systemd = {"/var/lib/systemd/coredump": ("/var/lib/systemd/coredump", False)}
+    apport = {"/run/coremond-apport": ("/run/coremond-apport", True)}
+    reports = {"/var/crash": ("/host/apport/reports", False)}
+    own = {
+        "auto": {**apport, **systemd},
+        "generic": {**apport, **reports},
+        "other": {**apport, **reports},
+        "ocp": systemd,
+        "robin": {},
+        "socket": {},
+    }
+
+    found = {
+        platform: host_paths(pod({"coremon.hostPath": "true", "platformType": platform}))
+        for platform in PLATFORMS
+    }
+
+    assert found == {platform: {**everywhere, **own[platform]} for platform in PLATFORMS}
+
+
+def test_directories_of_others_are_written_only_where_that_is_asked_for() -> None:
+    asked = {"coremon.env[0].name": "COREMON_DELETE_FOREIGN_SRC", "coremon.env[0].value": "true"}
+
+    spec = pod({"platformType": "ocp", **asked})
+
+    assert host_paths(spec)["/var/lib/systemd/coredump"] == ("/var/lib/systemd/coredump", True)
+
+
+def test_reports_in_the_crash_directory_are_taken_from_there() -> None:
+    spec = pod({"platformType": "generic", "hostPaths.crash": "/var/crash"})
+
+    assert env(main(spec))["COREMON_APPORT_REPORTS"] == "/var/crash"
+    assert host_paths(spec)["/var/crash"] == ("/var/crash", True)
+
+
+def test_without_a_host_path_cores_are_on_a_volume_for_all_nodes() -> None:
+    documents = render({})
+
+    [claim] = of_kind(documents, "PersistentVolumeClaim")
+    volumes = {each["name"]: each for each in pod({})["volumes"]}
+    assert claim["metadata"]["name"] == "coremond-pvc"
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert volumes["cores"]["persistentVolumeClaim"] == {"claimName": "coremond-pvc"}
+    assert of_kind(render({"coremon.hostPath": "true"}), "PersistentVolumeClaim") == []
+
+
+def test_a_setting_of_coremon_env_wins_over_the_chart_s_own() -> None:
+    asked = {"coremon.env[0].name": "COREMON_LOG_LINES", "coremon.env[0].value": "7"}
+
+    container = main(pod(asked))
+
+    assert env(container)["COREMON_LOG_LINES"] == "7"
+    assert len(env(container)) == len(container["env"])
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"platformTyp": "ocp"}, "platformTyp"),
+        ({"platformType": "windows"}, "platformType"),
+        ({"coremon.hostPath": "perhaps"}, "coremon/hostPath"),
+        ({"coremon.env[0].name": "A"}, "coremon/env/0"),
+        ({"coremon.env[0].name": "A=B", "coremon.env[0].value": "c"}, "coremon/env/0/name"),
+        (
+            {"coremon.env[0].name": "COREMON_RETENTON", "coremon.env[0].value": "c"},
+            "there is no setting COREMON_RETENTON",
+        ),
+        (
+            {"coremon.env[0].name": "COREMON_RUN_DIR", "coremon.env[0].value": "/x"},
+            "COREMON_RUN_DIR is set by the chart itself",
+        ),
+        ({**OVERRIDE, "coremon.env[0].value": "yes"}, "expected true or false"),
+        ({"hostPaths.crash": "crash"}, "hostPaths/crash"),
+        ({"minlevel.default": "loud"}, "minlevel/default"),
+        ({**OVERRIDE, "platformType": "socket", "hostPID": "false"}, "hostPID is false"),
+        ({"grpc.tls.certManager.enabled": "true"}, "issuerRef.name is empty"),
+        (
+            {**EVERYTHING, "grpc.tls.secretName": "tls"},
+            "grpc.tls.secretName and grpc.tls.certManager are both set",
+        ),
+        ({**EVERYTHING, "metrics.serviceMonitor.enabled": "true"}, "counted twice"),
+    ],
+)
+def test_values_that_are_wrong_are_refused_with_their_reason(
+    values: dict[str, str], reason: str
+) -> None:
+    assert reason in refusal(values)
+
+
+def test_kinds_of_others_are_made_where_the_cluster_knows_them() -> None:
+    apis = (
+        "--api-versions",
+        "monitoring.coreos.com/v1",
+        "--api-versions",
+        "security.openshift.io/v1",
+    )
+
+    without = {document["kind"] for document in render({})}
+    having = {document["kind"] for document in render({}, *apis)}
+
+    rules = {"PrometheusRule"} if (CHART / "files" / "alerts.yaml").exists() else set()
+    assert having - without == {"PodMonitor", "SecurityContextConstraints"} | rules
+
+
+def test_on_openshift_the_constraints_allow_what_the_pods_have() -> None:
+    for override in ({}, OVERRIDE):
+        values = {"platformType": "ocp", **override}
+        [scc] = of_kind(render(values), "SecurityContextConstraints")
+        spec = pod(values)
+
+        added = [
+            capability
+            for each in (main(spec), *spec["initContainers"])
+            for capability in each["securityContext"].get("capabilities", {}).get("add", [])
+        ]
+        assert scc["users"] == [f"system:serviceaccount:{NAMESPACE}:f5-coremond"]
+        assert scc["allowPrivilegedContainer"] is bool(override)
+        assert scc["allowHostPID"] is spec.get("hostPID", False)
+        assert set(added) <= set(scc["allowedCapabilities"])
+
+
+def test_certificates_are_where_grpc_looks_for_them() -> None:
+    spec = pod({"grpc.tls.secretName": "grpc"})
+    [certificate] = of_kind(render(EVERYTHING), "Certificate")
+
+    mounts = {each["name"]: each for each in main(spec)["volumeMounts"]}
+    volumes = {each["name"]: each for each in spec["volumes"]}
+    assert mounts["tls"]["mountPath"] == str(QkviewSettings().tls_dir)
+    assert volumes["tls"]["secret"]["secretName"] == "grpc"
+    made = {each["name"]: each for each in pod(EVERYTHING)["volumes"]}["tls"]["secret"]
+    assert made["secretName"] == certificate["spec"]["secretName"]
+    assert f"f5-coremond.{NAMESPACE}.svc" in certificate["spec"]["dnsNames"]
+
+
+def test_only_the_two_ports_are_reached() -> None:
+    [policy] = of_kind(render({}), "NetworkPolicy")
+    [service] = of_kind(render({}), "Service")
+
+    ports = {each["containerPort"] for each in main(pod({}))["ports"]}
+    [rule] = policy["spec"]["ingress"]
+    assert {each["port"] for each in rule["ports"]} == ports == {19891, 19892}
+    assert {each["port"] for each in service["spec"]["ports"]} == ports
+    assert service["spec"]["clusterIP"] == "None"
+
+
+def test_the_levels_are_where_the_programs_look() -> None:
+    values = {"minlevel.coremond": "debug"}
+    [config] = of_kind(render(values), "ConfigMap")
+    levels = CorectlSettings().levels_file
+
+    mounts = {each["name"]: each["mountPath"] for each in main(pod(values))["volumeMounts"]}
+    assert mounts["levels"] == str(levels.parent)
+    assert yaml.safe_load(config["data"][levels.name]) == {"default": "info", "coremond": "debug"}
+
+
+def test_a_cneinstance_installs_what_it_describes(tmp_path: Path) -> None:
+    instance = {
+        "apiVersion": "k8s.f5.com/v1",
+        "kind": "CNEInstance",
+        "spec": {
+            "coreCollection": {"enabled": True},
+            "certificate": {"clusterIssuer": "authority"},
+            "advanced": {
+                "coremon": {
+                    "hostPath": True,
+                    "env": [
+                        {"name": "COREMOND_OVERRIDE_CORE_PATTERN", "value": "true"},
+                        {"name": "COREMON_CORES_MAX_FILES", "value": "5"},
+                        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
+                    ],
+                }
+            },
+        },
+    }
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(cneinstance.convert(instance).values))
+
+    spec = pod({}, "--values", str(file))
+
+    assert main(spec)["securityContext"] == PAGE_MAIN
+    assert env(main(spec))["COREMON_CORES_MAX_FILES"] == "5"
+    assert main(spec)["env"][-1]["valueFrom"] == {"secretKeyRef": {"name": "a", "key": "b"}}
+    assert host_paths(spec)["/var/cores"] == ("/var/cores", True)
+    assert spec["initContainers"][-1]["command"][-2:] == ["--mode", "file"]
+
+
+def test_what_stands_in_kustomize_is_what_the_chart_renders() -> None:
+    there = {
+        str(path.relative_to(FOLDER)): path.read_text()
+        for path in FOLDER.rglob("*")
+        if path.is_file()
+    }
+
+    assert there == manifests.make(), "make manifests"
+
+
+def kustomize(folder: Path) -> list[Any]:
+    done = subprocess.run(
+        [kubetools.kubectl(), "kustomize", folder], capture_output=True, text=True, check=True
+    )
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_comes_to_what_the_chart_comes_to(name: str) -> None:
+    def ordered(documents: list[Any]) -> list[str]:
+        return sorted(json.dumps(document, sort_keys=True) for document in documents)
+
+    wanted = [manifests.without_helm(document) for document in render(OVERLAYS[name])]
+
+    assert ordered(kustomize(FOLDER / "overlays" / name)) == ordered(wanted)
+
+
+def deployment(**labels: str) -> dict[str, Any]:
+    selector = {"app": "app"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "app", "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {"labels": selector},
+                "spec": {
+                    "containers": [
+                        {"name": "app", "image": "app:1", "env": [{"name": "A", "value": "b"}]},
+                        {"name": "sidecar", "image": "sidecar:1"},
+                    ]
+                },
+            },
+        },
+    }
+
+
+def test_a_workload_has_a_crash_directory_of_its_own(
+    tmp_path: Path, validate: Callable[..., list[str]]
+) -> None:
+    (tmp_path / "app.yaml").write_text(
+        yaml.safe_dump(deployment(**{"coremond/crash-directory": "true"}))
+    )
+    (tmp_path / "workload").symlink_to(WORKLOAD)
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {"resources": ["app.yaml"], "components": [os.path.relpath(WORKLOAD, tmp_path)]}
+        )
+    )
+
+    [patched] = kustomize(tmp_path)
+
+    app, sidecar = patched["spec"]["template"]["spec"]["containers"]
+    fields = [each.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath") for each in app["env"]]
+    assert {"metadata.namespace", "metadata.name", "metadata.uid", None} == set(fields)
+    [mount] = app["volumeMounts"]
+    assert mount["mountPath"] == str(CorectlSettings().crash_dir)
+    named = {each["name"]: each for each in app["env"]}
+    assert set(re.findall(r"\$\((\w+)\)", mount["subPathExpr"])) <= set(named)
+    assert "volumeMounts" not in sidecar
+    assert validate([patched]) == []
+
+
+def test_the_policy_is_one_that_kubernetes_knows(validate: Callable[..., list[str]]) -> None:
+    documents = list(yaml.safe_load_all((WORKLOAD / "policy.yaml").read_text()))
+
+    assert validate(documents, ["1.36", "1.37"]) == []
+
+
+def test_apport_reaches_the_socket_through_the_link(home: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("missing: root, for a process with a root directory of its own")
+    patch = yaml.safe_load((WORKLOAD / "apport-socket.yaml").read_text())
+    spec = patch["spec"]["template"]["spec"]
+    program, flags, target, link = spec["initContainers"][0]["command"]
+    root = home / "root"
+    mount = spec["containers"][0]["volumeMounts"][-1]["mountPath"]
+    [volume] = [each for each in spec["volumes"] if "hostPath" in each]
+    (root / mount.lstrip("/")).mkdir(parents=True)
+    subprocess.run([program, flags, target, root / link.lstrip("/")], check=True)
+    name = Path(env(main(pod({"platformType": "generic"})))["CRASHAGENT_APPORT_SOCKET"]).name
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / mount.lstrip("/") / name))
+        listener.listen()
+
+        child = os.fork()
+        if child == 0:
+            os.chroot(root)
+            os.kill(os.getpid(), 19)
+            os._exit(0)
+        os.waitpid(child, os.WUNTRACED)
+        try:
+            # As Apport's forward_crash_to_container does it: data/apport.
+            process = os.open(f"/proc/{child}", os.O_RDONLY | os.O_PATH | os.O_DIRECTORY)
+            found = os.open("root/run/apport.socket", os.O_RDONLY | os.O_PATH, dir_fd=process)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"/proc/self/fd/{found}")
+            os.close(found)
+            os.close(process)
+        finally:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+
+    assert link == "/run/apport.socket"
+    assert volume["hostPath"]["path"] == mount == "/run/coremond-apport"
+
+
+# What follows needs the API server.
+
+
+class Release:
+    """A namespace of the API server's, and a release in it."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.namespace = namespace
+        self._cluster = cluster
+        self._env = cluster.kube_env()
+        ensure_namespace(cluster.api(), namespace)
+
+    def _helm(self, *words: str | Path) -> str:
+        return helm(*words, "--namespace", self.namespace, environment=self._env)
+
+    def install(self, values: Mapping[str, str]) -> str:
+        """Install or upgrade, and give the notes."""
+        words = [word for each in values.items() for word in ("--set", "=".join(each))]
+        return self._helm("upgrade", "--install", "coremond", CHART, *words)
+
+    def uninstall(self) -> None:
+        self._helm("uninstall", "coremond")
+
+    def kubectl(self, *words: str, config: Path | None = None, check: bool = True) -> str:
+        environment = self._env if config is None else {**self._env, "KUBECONFIG": str(config)}
+        done = subprocess.run(
+            [kubetools.kubectl(), "--namespace", self.namespace, *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 or not check, done.stderr
+        return done.stdout
+
+    def left(self) -> set[str]:
+        """Name all that there is of the release, of every kind that can be listed."""
+        found = set()
+        for scope in ("--namespaced=true", "--namespaced=false"):
+            kinds = self.kubectl("api-resources", "--verbs=list,delete", "--output=name", scope)
+            names = self.kubectl(
+                *("get", ",".join(kinds.split()), "--output=name", "--ignore-not-found"),
+                *("--selector", "app.kubernetes.io/instance=coremond"),
+            )
+            own = scope == "--namespaced=true"
+            found |= {name for name in names.split() if own or self.namespace in name}
+        return found
+
+    def spec(self) -> dict[str, Any]:
+        daemonset = json.loads(self.kubectl("get", "daemonset", "f5-coremond", "--output=json"))
+        spec: dict[str, Any] = daemonset["spec"]["template"]["spec"]
+        return spec
+
+    def rights(self) -> dict[str, set[str]]:
+        """Give the verbs that the ServiceAccount may use in other namespaces, by resource."""
+        config = self._cluster.kubeconfig_for(self.namespace, "f5-coremond")
+        listed = self.kubectl("auth", "can-i", "--list", "--namespace=default", config=config)
+        found: dict[str, set[str]] = {}
+        for line in listed.splitlines()[1:]:
+            match = re.match(r"(\S+)\s+\[.*?\]\s+\[.*?\]\s+\[(.*?)\]", line)
+            if match and not match[1].startswith("["):
+                found.setdefault(match[1], set()).update(match[2].split())
+        return found
+
+
+ANYBODY = {
+    "selfsubjectaccessreviews.authorization.k8s.io": {"create"},
+    "selfsubjectrulesreviews.authorization.k8s.io": {"create"},
+}
+"""What every authenticated user may do."""
+READS, TELLS = {"pods": {"get", "list", "watch"}}, {"events": {"create", "patch"}}
+
+
+@pytest.fixture
+def release(cluster: Cluster) -> Iterator[Release]:
+    name = f"cm-{os.urandom(4).hex()}"
+    made = Release(cluster, name)
+    yield made
+    made.kubectl("delete", "namespace", name, "--wait=false", check=False)
+    for kind in ("clusterrole", "clusterrolebinding"):
+        made.kubectl("delete", kind, f"{name}-f5-coremond", "--ignore-not-found", check=False)
+
+
+needs_cluster = pytest.mark.xdist_group("cluster")
+
+
+@needs_cluster
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_real_api_server_takes_every_overlay(name: str, release: Release) -> None:
+    values = {**OVERLAYS[name], "openshift.scc": "false"}
+
+    release.install(values)
+
+    wanted = main(pod(values))
+    accepted = main(release.spec())
+    assert accepted["securityContext"] == wanted["securityContext"]
+    assert accepted["volumeMounts"] == wanted["volumeMounts"]
+    assert env(accepted) == env(wanted)
+
+
+@needs_cluster
+def test_an_uninstall_leaves_nothing(release: Release) -> None:
+    release.install({**OVERRIDE, "persistence.keep": "false"})
+    there = release.left()
+
+    release.uninstall()
+
+    assert {name.partition("/")[0].partition(".")[0] for name in there} >= {
+        "clusterrole",
+        "clusterrolebinding",
+        "configmap",
+        "daemonset",
+        "networkpolicy",
+        "persistentvolumeclaim",
+        "service",
+        "serviceaccount",
+    }
+    assert {name for name in release.left() if "pvc" not in name} == set()
+    # The API server's own protection: a controller takes it away once no pod uses the claim.
+    claims = json.loads(release.kubectl("get", "persistentvolumeclaims", "--output=json"))["items"]
+    assert all("deletionTimestamp" in each["metadata"] for each in claims)
+
+
+@needs_cluster
+def test_cores_on_a_volume_stay_over_an_uninstall_and_are_had_again(release: Release) -> None:
+    release.install({})
+    release.uninstall()
+
+    assert release.left() == {"persistentvolumeclaim/coremond-pvc"}
+    release.install({})
+
+
+@needs_cluster
+def test_an_override_that_is_taken_back_leaves_no_privilege(release: Release) -> None:
+    release.install({"coremon.hostPath": "true", **OVERRIDE})
+    before = release.spec()
+
+    release.install({"coremon.hostPath": "true"})
+
+    after = release.spec()
+    assert main(before)["securityContext"] == PAGE_MAIN
+    assert main(before)["lifecycle"]["preStop"]["exec"]["command"][-1] == "restore"
+    assert main(after)["securityContext"] == main(pod({}))["securityContext"]
+    assert [each["name"] for each in after["initContainers"]] == ["directories"]
+    assert main(after)["lifecycle"]["preStop"]["exec"]["command"] == ["true"]
+
+
+@needs_cluster
+def test_every_way_leads_to_every_other(release: Release) -> None:
+    changes: list[dict[str, str]] = [
+        *OVERLAYS.values(),
+        {"crashDirectoryMode": ""},
+        {"grpc.tls.secretName": "tls", "identity.kubeletLogs": "false"},
+        {"updateStrategy.type": "OnDelete", "networkPolicy.from[0].podSelector.matchLabels.a": "b"},
+    ]
+    last = changes[-1]
+    for first in changes:
+        for values in (first, last):
+            release.install({**values, "openshift.scc": "false"})
+
+            wanted, accepted = pod(values), release.spec()
+            assert main(accepted)["securityContext"] == main(wanted)["securityContext"]
+            assert len(accepted["initContainers"]) == len(wanted["initContainers"])
+            assert host_paths(accepted) == host_paths(wanted)
+        last = first
+
+
+@needs_cluster
+@pytest.mark.parametrize(
+    ("values", "rights"),
+    [
+        ({}, READS | TELLS),
+        ({"events.enabled": "false"}, READS),
+        ({"identity.api": "false"}, TELLS),
+        ({"identity.api": "false", "events.enabled": "false"}, {}),
+        ({"rbac.create": "false"}, {}),
+    ],
+    ids=["both", "no events", "no look-up", "neither", "no roles"],
+)
+def test_the_service_account_may_do_what_is_on_and_no_more(
+    values: dict[str, str], rights: dict[str, set[str]], release: Release
+) -> None:
+    release.install({"coremon.hostPath": "true", **values})
+
+    assert release.rights() == ANYBODY | rights
+
+
+@needs_cluster
+def test_it_lists_the_pods_of_its_node_and_no_secret(release: Release, cluster: Cluster) -> None:
+    release.install({"coremon.hostPath": "true"})
+    config = cluster.kubeconfig_for(release.namespace, "f5-coremond")
+
+    pods = release.kubectl(
+        *("get", "pods", "--all-namespaces", "--field-selector=spec.nodeName=node-1"), config=config
+    )
+    secrets = subprocess.run(
+        [kubetools.kubectl(), "get", "secrets", "--namespace", release.namespace],
+        env={**os.environ, "KUBECONFIG": str(config)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert isinstance(pods, str)
+    assert "forbidden" in secrets.stderr
+
+
+@pytest.fixture
+def storage_class(cluster: Cluster) -> Iterator[Callable[[str], str]]:
+    """Give a function that makes the default StorageClass of a provisioner."""
+    api = client.StorageV1Api(cluster.api().api_client)
+    made: list[str] = []
+
+    def make(provisioner: str) -> str:
+        name = f"class-{len(made)}"
+        key = "storageclass.kubernetes.io/is-default-class"
+        metadata = {"name": name, "annotations": {key: "true"}}
+        body: Any = {"metadata": metadata, "provisioner": provisioner}
+        api.create_storage_class(body)
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        api.delete_storage_class(name)
+
+
+@needs_cluster
+def test_a_volume_for_one_node_only_is_said_loudly(
+    release: Release, storage_class: Callable[[str], str]
+) -> None:
+    storage_class("rancher.io/local-path")
+
+    notes = release.install({})
+
+    assert "WARNING: the volumes of the StorageClass class-0 (rancher.io/local-path)" in notes
+    assert "coremon.hostPath=true" in notes
+
+
+@needs_cluster
+def test_a_volume_for_all_nodes_is_not_warned_of(
+    release: Release, storage_class: Callable[[str], str]
+) -> None:
+    storage_class("nfs.csi.k8s.io")
+
+    assert "WARNING" not in release.install({})
+
+
+@needs_cluster
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, "the cluster has no default StorageClass"),
+        ({"persistence.storageClassName": "fast"}, "there is no StorageClass fast"),
+        ({"persistence.create": "false"}, "there is no PersistentVolumeClaim coremond-pvc"),
+    ],
+    ids=["no default", "no such class", "no claim"],
+)
+def test_what_would_wait_for_ever_is_refused_where_that_is_asked_for(
+    values: dict[str, str], reason: str, release: Release
+) -> None:
+    with pytest.raises(ValueError, match=f"preflight: {reason}"):
+        release.install({"preflight": "fail", **values})
+
+    assert release.left() == set()
+    assert reason in release.install(values)
+    assert "WARNING" not in release.install({"preflight": "off", **values})
+
+
+@needs_cluster
+def test_a_namespace_that_refuses_the_pods_is_said(release: Release) -> None:
+    release.kubectl(
+        "label", "namespace", release.namespace, "pod-security.kubernetes.io/enforce=restricted"
+    )
+
+    notes = release.install({"coremon.hostPath": "true"})
+
+    assert f"WARNING: the namespace {release.namespace} refuses pods" in notes
+
+
+@needs_cluster
+def test_nodes_with_a_kernel_without_the_socket_are_named(
+    release: Release, cluster: Cluster
+) -> None:
+    api = cluster.api()
+    kernels = {"old-node": "6.8.0-45-generic", "new-node": "6.17.1"}
+    for name, version in kernels.items():
+        api.create_node({"metadata": {"name": name}})
+        info = {
+            **dict.fromkeys(("architecture", "bootID", "containerRuntimeVersion"), "x"),
+            **dict.fromkeys(("kubeProxyVersion", "kubeletVersion", "machineID"), "x"),
+            **dict.fromkeys(("operatingSystem", "osImage", "systemUUID"), "x"),
+            "kernelVersion": version,
+        }
+        api.patch_node_status(name, {"status": {"nodeInfo": info}})
+
+    notes = release.install({"coremon.hostPath": "true", "platformType": "socket"})
+    for name in kernels:
+        api.delete_node(name)
+
+    assert "takes Linux 6.16, but old-node has 6.8.0-45-generic: choose" in notes
+
+
+@needs_cluster
+@pytest.mark.parametrize("name", [name for name in OVERLAYS if name != "ocp"])
+def test_a_real_api_server_takes_what_kustomize_makes(name: str, release: Release) -> None:
+    ensure_namespace(release._cluster.api(), NAMESPACE)
+    words = ("apply", "--server-side", "--dry-run=server", "--namespace", NAMESPACE)
+
+    applied = release.kubectl(*words, "--kustomize", str(FOLDER / "overlays" / name))
+
+    assert "daemonset.apps/f5-coremond serverside-applied (server dry run)" in applied
+
+
+@needs_cluster
+@pytest.mark.parametrize("name", ["crash-directory.yaml", "apport-socket.yaml"])
+def test_a_real_api_server_takes_a_patched_workload(
+    name: str, release: Release, tmp_path: Path
+) -> None:
+    (tmp_path / "app.yaml").write_text(yaml.safe_dump(deployment()))
+    release.kubectl("apply", "--filename", str(tmp_path / "app.yaml"))
+
+    release.kubectl("patch", "deployment", "app", "--patch-file", str(WORKLOAD / name))
+
+    patched = json.loads(release.kubectl("get", "deployment", "app", "--output=json"))
+    app, sidecar = patched["spec"]["template"]["spec"]["containers"]
+    assert {"name": "A", "value": "b"} in app["env"]
+    assert app["volumeMounts"]
+    assert "volumeMounts" not in sidecar
+
+
+def test_the_notes_say_what_is_left_to_do() -> None:
+    def notes(**values: str) -> str:
+        words = [word for each in values.items() for word in ("--set", "=".join(each))]
+        done = helm("install", "coremond", CHART, "--dry-run=client", *words)
+        return done.partition("NOTES:")[2]
+
+    quiet = notes(platformType="robin", **{"coremon.hostPath": "true"})
+
+    assert "The core_pattern of each node must be /var/crash/core.%e.%p.%h.%t" in quiet
+    assert "corectl host restore" in notes(**OVERRIDE)
+    assert "127.0.0.1" in quiet
+    assert "127.0.0.1" not in notes(**{"grpc.tls.secretName": "tls"})
+    assert shlex.quote("@@/run/coremond/kernel.sock") in notes(platformType="socket")
