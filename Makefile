@@ -1,4 +1,4 @@
-# make demo | run | test | bench | lint | lock | clean
+# make demo | run | test | test-system | bench | lint | lock | manifests | clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export COREMOND_COMMIT_HASH ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 export COREMOND_BUILD_DATE ?= $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 
-.PHONY: setup demo run test bench lint lock clean
+.PHONY: setup demo run test test-system bench lint lock manifests clean
 
 setup: $(READY)
 
@@ -29,7 +29,13 @@ run: setup
 
 test: setup
 	@tests/install-prerequisites
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup --ignore=tests/system
+
+# The bundle where it is at home: in containers, and in a cluster.
+test-system: setup
+	@tests/install-prerequisites
+	@tests/system/install-prerequisites
+	@$(BIN)/python -m pytest tests/system
 
 bench: setup
 	@tests/install-prerequisites
@@ -43,6 +49,10 @@ lint: setup
 # Pin every dependency, with hashes and without the address of any index.
 lock: setup
 	@tests/lock "$(BIN)"
+
+# Write container/kustomize anew, from the chart.
+manifests: setup
+	@$(BIN)/python -m tests.manifests
 
 clean:
 	rm -rf $(VENV) var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
