@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from common.item import to_json
-from common.record import CrashRecord
+from common.record import CrashRecord, PodFacts
 from services.corectl.list_cores import json_array
 from services.corectl.moments import show_moment
 from services.corectl.presence import files_in, presence
@@ -18,7 +18,7 @@ from services.corectl.stored import find_records, selection_of
 _FIRST = (
     *("id", "process", "comm", "exe", "cmdline", "pid", "host_pid", "tid", "uid", "gid", "signal"),
     *("crashed_at", "started_at", "hostname", "node", "namespace", "pod", "container", "workload"),
-    *("identity", "container_id", "cgroup", "arrived", "state", "reason", "name"),
+    *("identity", "kubernetes", "container_id", "cgroup", "arrived", "state", "reason", "name"),
 )
 """The facts an operator looks for first; the others follow in the record's own order."""
 
@@ -36,6 +36,7 @@ _LABELS = {
     "exe": "Executable",
     "cmdline": "Command line",
     "rlimit": "Core limit",
+    "log": "Log file",
 }
 
 
@@ -61,11 +62,36 @@ def lines_of(record: CrashRecord, present: str) -> list[str]:
     """Write every known fact of *record* as a line of its own, aligned at the colons."""
     names = [field.name for field in fields(record)]
     ordered = sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    facts = [(_label(name), _text(name, getattr(record, name))) for name in ordered]
+    facts: list[tuple[str, str]] = []
+    for name in ordered:
+        if name == "kubernetes":
+            facts += _pod_lines(record.kubernetes) if record.kubernetes else []
+        else:
+            facts.append((_label(name), _text(name, getattr(record, name))))
     facts.append(("Core file", f"{safe(record.core)} ({present})"))
     known = [(label, text) for label, text in facts if text]
     width = max(len(label) for label, _ in known)
     return [f"{label:>{width}}: {text}" for label, text in known]
+
+
+def _pod_lines(facts: PodFacts) -> list[tuple[str, str]]:
+    owner = f"{facts.owner_kind}/{facts.owner_name}" if facts.owner_kind else ""
+    restarts = "" if facts.restart_count is None else str(facts.restart_count)
+    return [
+        ("Pod UID", safe(facts.uid)),
+        ("Owner", safe(owner)),
+        ("QoS class", safe(facts.qos)),
+        ("Image", safe(facts.image)),
+        ("Image ID", safe(facts.image_id)),
+        ("Restarts", restarts),
+        ("Limits", _pairs(facts.limits)),
+        ("Labels", _pairs(facts.labels)),
+        ("Annotations", _pairs(facts.annotations)),
+    ]
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return safe(", ".join(f"{name}={value}" for name, value in values.items()))
 
 
 def _label(name: str) -> str:
@@ -94,6 +120,6 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
     "data": _bytes,
     "packed": _bytes,
     "rlimit": _bytes,
-    "identity": lambda identity: f"by {identity.by}",
+    "identity": lambda identity: f"pod by {identity.by}, container by {identity.container_by}",
     "sources": lambda sources: ", ".join(source.name for source in sources),
 }

@@ -51,12 +51,18 @@ def row_of(record: CrashRecord, present: str) -> list[str]:
         show_signal(record.signal),
         f"{present} x{record.count}" if record.count > 1 else present,
         safe(record.exe or record.comm or record.process or "-"),
-        safe(record.pod or "-"),
+        _pod(record),
         safe(record.container or "-"),
         show_size(record.packed) if record.state == "stored" else "-",
         "new" if record.is_new else "-",
         safe(record.id),
     ]
+
+
+def _pod(record: CrashRecord) -> str:
+    name = f"{record.namespace}/{record.pod}" if record.namespace else record.pod
+    doubt = " (guess)" if record.identity.by == "guess" else ""
+    return safe(name or "-") + doubt
 
 
 def json_array(records: list[CrashRecord]) -> str:

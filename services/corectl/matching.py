@@ -55,13 +55,17 @@ def _matching(records: _Records, text: str) -> _Records:
     named = _where(records, lambda r: files in {r.name, r.name + RECORD_SUFFIX, r.core, r.checksum})
     if named or files.startswith(PREFIX):
         return named
-    if "/" in text:
+    if "/" in text.removesuffix("/"):
         exe = os.path.abspath(text)
-        return _where(records, lambda record: record.exe in {text, exe})
+        return _where(
+            records,
+            lambda record: record.exe in {text, exe} or text == f"{record.namespace}/{record.pod}",
+        )
     if _ID.fullmatch(text):
         return _where(records, lambda record: record.id == text)
     processes = _where(records, lambda record: text in {record.comm, record.process})
-    return processes or _by_start_of_id(records, text)
+    pods = _where(records, lambda record: text in {record.pod, f"{record.namespace}/"})
+    return processes or pods or _by_start_of_id(records, text)
 
 
 def _where(records: _Records, is_meant: Callable[[CrashRecord], bool]) -> _Records:

@@ -12,7 +12,8 @@ from services.corectl.moments import read_moment
 MATCH_HELP = """\
 MATCH says which crashes; several are alternatives. It is a pid (4711), the path of an executable
 (/usr/bin/tmm), the id of a record or the start of one (at least 4 digits), the name of a core's
-file (core.….gz), or the name of a process (tmm)."""
+file (core.….gz), the name of a process (tmm) or of a pod (web-0, shop/web-0), or a namespace
+(shop/)."""
 MOMENT_HELP = "a date, a date and time, or how long ago (2h)"
 STATUS_HELP = """\
 Exit status: 0 all is well; 1 something is not, and each fault is told on standard error, with what

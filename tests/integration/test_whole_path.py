@@ -204,7 +204,7 @@ def test_a_python_program_is_stored_under_its_pods_name(bundle: Bundle) -> None:
 
     assert (record["pod"], record["container"]) == ("f5-tmm-pn4tq", "f5-tmm")
     assert (record["process"], record["pid"]) == ("python3.11", pid)
-    assert record["identity"] == {"by": "hostname"}
+    assert record["identity"]["by"] == "hostname"
     assert record["name"].startswith(f"core.f5-tmm-pn4tq.f5-tmm.python3%2E11.{pid}.")
 
 

@@ -73,3 +73,13 @@ def test_a_record_of_many_crashes_counts_until_its_last() -> None:
     many = crash(crashed_at=10, last_crashed_at=50, count=9)
 
     assert choose([many], Selection(since=40)) == [many]
+
+
+def test_a_crash_goes_by_its_pod_and_its_namespace() -> None:
+    here = crash(namespace="shop", pod="web-0", process="here")
+    there = crash(namespace="twin", pod="web-0", process="there")
+    records = [here, there]
+
+    assert chosen("web-0", records=records) == records
+    assert chosen("shop/web-0", records=records) == [here]
+    assert chosen("twin/", records=records) == [there]

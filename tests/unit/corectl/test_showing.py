@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.record import Identity, PodFacts
 from common.settings import NANOSECONDS
 from services.corectl.info import lines_of
 from services.corectl.list_cores import json_array, row_of
@@ -114,7 +115,7 @@ def test_info_tells_the_known_facts_and_leaves_the_unknown_out() -> None:
     assert told["UID"] == "0"
     assert told["Signal"] == "11 (SIGSEGV)"
     assert told["Size"] == "2048 (2.0 KiB)"
-    assert told["Identity"] == "by container-id"
+    assert told["Identity"] == "pod by container-id, container by guess"
     assert told["Core file"].endswith(".gz (present)")
     assert not {"GID", "Hostname", "Reason"} & set(told)
     assert len({line.index(": ") for line in lines}) == 1
@@ -127,3 +128,21 @@ def test_plain_columns_line_up_and_end_without_blanks() -> None:
 
     assert lines == ["NAME    PID EXE", "a         1 x", "bbbbb 12345"]
     assert plain_lines(columns, [], header=False) == []
+
+
+def test_info_tells_what_is_known_of_the_pod() -> None:
+    facts = PodFacts(
+        uid="0f1e", owner_kind="Deployment", owner_name="web", image="app:1", labels={"a": "b\n"}
+    )
+    lines = {line.strip() for line in lines_of(crash(kubernetes=facts), "present")}
+
+    assert {"Pod UID: 0f1e", "Owner: Deployment/web", "Image: app:1", "Labels: a=b\\n"} <= lines
+    assert not any(line.startswith(("Restarts", "Limits")) for line in lines)
+
+
+def test_a_pod_is_shown_with_its_namespace_and_a_doubt() -> None:
+    sure = crash(namespace="shop", pod="web-0", identity=Identity(by="container-id"))
+    unsure = crash(namespace="", pod="web-0", identity=Identity(by="guess"))
+
+    assert "shop/web-0" in row_of(sure, "present")
+    assert "web-0 (guess)" in row_of(unsure, "present")
