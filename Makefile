@@ -42,6 +42,7 @@ bench: setup
 	@$(BIN)/python -m tests.benchmarks.idle_memory
 	@$(BIN)/python -m tests.benchmarks.packing
 	@$(BIN)/python -m tests.benchmarks.intake
+	@$(BIN)/python -m tests.benchmarks.identity
 
 lint: setup
 	@$(BIN)/python -m pytest -q tests/test_conventions.py

@@ -15,7 +15,7 @@ _CONTAINER = re.compile(r"(?:^|[-:])([0-9a-f]{64})(?:$|\.scope$)", re.ASCII)
 _NO_CONTAINER = "conmon-"
 """CRI-O's monitor of a container has a cgroup of its own, named after it."""
 _USERS = "user.slice"
-"""What users are given for themselves, to name as they like."""
+"""What is below it, users name as they like."""
 
 
 class Placement(NamedTuple):
@@ -30,12 +30,11 @@ def read_placement(path: str) -> Placement:
 
     The outermost counts: a container can make cgroups inside its own, and call them anything.
     """
-    segments = path.split("/")
-    if _USERS not in segments:
-        for place, segment in enumerate(segments):
-            if match := _POD.search(segment):
-                uid = match[1].replace("_", "-")
-                return Placement(uid, _container(segments[place : place + 2]))
+    segments = path.partition(f"/{_USERS}/")[0].split("/")
+    for place, segment in enumerate(segments):
+        if match := _POD.search(segment):
+            uid = match[1].replace("_", "-")
+            return Placement(uid, _container(segments[place : place + 2]))
     return Placement("", _container(segments))
 
 
@@ -50,14 +49,18 @@ def _container(segments: list[str]) -> str:
 def choose_path(text: bytes) -> str:
     r"""Choose from /proc/<pid>/cgroup the path that tells most; not UTF-8 stands as ``\xHH``.
 
-    It is that of version 2, unless that is the root, as on hosts that have both; else the longest.
+    It is one that tells the pod, or else the container; of those that tell as much it is that of
+    version 2, unless that is the root, as on hosts that have both; else the longest.
     """
     lines = [line.split(b":", 2) for line in text.split(b"\n") if line.count(b":") >= 2]
-    paths = [path for _, _, path in lines]
-    unified = [path for number, _, path in lines if number == b"0" and path != b"/"]
-    told = [path for path in paths if read_placement(_text(path)) != Placement()]
-    best = [path for path in unified if path in told] or told or unified or paths
-    return _text(max(best, key=len, default=b""))
+
+    def rank(number: bytes, path: bytes) -> tuple[bool, bool, bool, int]:
+        pod_uid, container_id = read_placement(_text(path))
+        is_unified = number == b"0" and path != b"/"
+        return bool(pod_uid), bool(container_id), is_unified, len(path)
+
+    best = max(lines, key=lambda line: rank(line[0], line[2]), default=None)
+    return _text(best[2]) if best else ""
 
 
 def _text(path: bytes) -> str:

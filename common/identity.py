@@ -5,9 +5,10 @@ whose directory the core was left in, what the environment in the core claims, t
 but the first two are the process's own word: where they do not fit together, it is a guess.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.cgroup import Placement, read_placement
 from common.item import Crash
@@ -73,10 +74,16 @@ class Whose:
 
 
 class Identifier:
-    """Finds out whose a crash is; *api* knows more, *kubelet* is there also without a network."""
+    """Finds out whose a crash is; *api* knows more, *kubelet* is there also without a network.
 
-    def __init__(self, node: str, *, kubelet: Pods | None = None, api: Pods | None = None) -> None:
+    *own* is our own host name, which crashagent gives to a process whose own it cannot see.
+    """
+
+    def __init__(
+        self, node: str, *, kubelet: Pods | None = None, api: Pods | None = None, own: str = ""
+    ) -> None:
         self._node = node
+        self._own = own or os.uname().nodename
         self._kubelet = kubelet or NoPods()
         self._api = api or NoPods()
 
@@ -94,21 +101,46 @@ class Identifier:
         """
         placement = read_placement(crash.cgroup)
         container_id = placement.container_id or crash.container_id
-        if container_id and (placed := self._placed(container_id)):
+        if container_id and (placed := self._placed(container_id, placement.pod_uid)):
             identity = Identity(by="container-id", container_by="container-id")
             return _whose(placed.pod, placed.container, identity)
-        uid = placement.pod_uid or (directory.uid if directory else "")
-        if uid and (pod := self._pod(uid) or directory):
-            if directory and directory.containers and directory.uid == uid:
-                identity = Identity(by="pod-uid", container_by="directory")
-                return _whose(pod, directory.containers[0].name, identity)
+        if placement.pod_uid and (pod := self._pod(placement.pod_uid)):
             return self._in_pod(pod, crash, Claim(), "pod-uid")
+        if directory and placement.pod_uid in {"", directory.uid}:
+            return self._left_in(directory, crash)
         if crash.cgroup and placement == Placement() and not container_id:
             # Where there are pods, whatever is in none of them is the node's.
             return self._unknown(crash.hostname if self._knows_none() else self._node, is_sure=True)
+        if (placement.pod_uid or container_id) and not self._knows_none():
+            return self._of_nobody(crash, claim(), placement)
         return self._by_word(crash, claim())
 
-    def _placed(self, container_id: str) -> Placed | None:
+    def _left_in(self, directory: Pod, crash: Crash) -> Whose:
+        """Go by the pod whose *directory* the core was left in."""
+        pod = self._pod(directory.uid) or directory
+        if directory.containers:
+            identity = Identity(by="pod-uid", container_by="directory")
+            return _whose(pod, directory.containers[0].name, identity)
+        return self._in_pod(pod, crash, Claim(), "pod-uid")
+
+    def _of_nobody(self, crash: Crash, claim: Claim, placement: Placement) -> Whose:
+        """Go by the process's word for a container that nobody knows: it is a guess at best.
+
+        It may be one that no kubelet has made. A pod that nobody knows is none that somebody does.
+        """
+        if placement.pod_uid:
+            return self._unknown(crash.hostname, is_sure=False)
+        whose = self._by_word(crash, claim)
+        return replace(whose, identity=replace(whose.identity, by="guess"))
+
+    def _placed(self, container_id: str, pod_uid: str) -> Placed | None:
+        """Find whose container has this id; it must be of the pod with this uid, if there is one."""
+        placed = self._known(container_id)
+        if placed and pod_uid and not placed.pod.uid:
+            return Placed(replace(placed.pod, uid=pod_uid), placed.container)
+        return placed if placed and pod_uid in {"", placed.pod.uid} else None
+
+    def _known(self, container_id: str) -> Placed | None:
         placed = self._api.by_container(container_id)
         if placed:
             return placed
@@ -124,18 +156,22 @@ class Identifier:
         """Go by what the process itself says."""
         hostname = crash.hostname or claim.hostname
         here = self._called(hostname, crash)
+        if here and hostname == self._own:  # said for a process whose own could not be seen
+            hostname, here = "", []
+        is_sure = not _is_same_host(hostname, self._node) and _is_whole_name(hostname, here)
         claimed = self._claimed(crash, claim)
-        agreed = [pod for pod in claimed if self._may_see(pod, hostname, here)]
+        seen = here if is_sure else []
+        agreed = [pod for pod in claimed if self._may_see(pod, hostname, seen)]
         if len(_names(agreed)) == 1:
             return self._in_pod(agreed[0], crash, claim, "core-environ")
-        if len(_names(here)) == 1 and not claimed:
+        if is_sure and len(_names(here)) == 1 and not claimed and _is_said_of(here[0], claim):
             return self._in_pod(here[0], crash, claim, "hostname")
         if likely := [pod for pod in here if _fits(pod, crash)] or here or claimed:
             return self._in_pod(likely[0], crash, claim, "guess")
         if claim.pod and self._knows_none():
             pod = Pod(namespace=claim.namespace, name=claim.pod, uid=claim.uid, hostname="")
             return self._in_pod(pod, crash, claim, "core-environ")
-        return self._unknown(hostname, is_sure=self._knows_none())
+        return self._unknown(crash.hostname or claim.hostname, is_sure=self._knows_none())
 
     def _knows_none(self) -> bool:
         return self._api.is_empty() and self._kubelet.is_empty()
@@ -155,28 +191,31 @@ class Identifier:
         A pod on the node's network has the node's, and who knows the kubelet's directories alone
         does not know what a pod asked for.
         """
-        if pod in here or not hostname:
+        if not hostname or pod.uid in {each.uid for each in here}:
             return True
         return not here and (not pod.hostname or self._api.by_uid(pod.uid) is None)
 
     def _claimed(self, crash: Crash, claim: Claim) -> list[Pod]:
         """Give the pods that the process may claim to be of."""
         if claim.uid and (pod := self._pod(claim.uid)):
-            return [pod] if claim.pod in {"", pod.name} else []
+            return [pod] if _is_said_of(pod, claim) else []
         if not claim.pod:
             return []
         named = self._there(crash, lambda pods: pods.by_name(claim.pod))
-        return [pod for pod in named if claim.namespace in {"", pod.namespace}]
+        return [pod for pod in named if _is_said_of(pod, claim)]
 
     def _there(self, crash: Crash, ask: Callable[[Pods], list[Pod]]) -> list[Pod]:
-        """Give the pods that were there at the crash, the newest first; the API's word counts."""
+        """Give the pods that were there at the crash, the likeliest first; the API's word counts.
+
+        Pods of one name follow each other: the newest that was there at the very moment.
+        """
         found = {pod.uid: pod for pod in ask(self._api)}
         for pod in ask(self._kubelet):
             if self._api.by_uid(pod.uid) is None:  # else it is known to be called otherwise
                 found[pod.uid] = pod
         return sorted(
             (pod for pod in found.values() if _was_there(pod, crash.crashed_at)),
-            key=lambda pod: (pod.until is None, pod.since),
+            key=lambda pod: (_was_there(pod, crash.crashed_at, 0), pod.until is None, pod.since),
             reverse=True,
         )
 
@@ -216,17 +255,44 @@ def _names(pods: Iterable[Pod]) -> set[tuple[str, str]]:
     return {(pod.namespace, pod.name) for pod in pods}
 
 
-def _was_there(pod: Pod, moment: int) -> bool:
+def _was_there(pod: Pod, moment: int, slack: int = _SLACK) -> bool:
     """Say whether the *pod* may have been there at the *moment*; 0 is any."""
     if not moment:
         return True
-    return pod.since <= moment + _SLACK and (pod.until is None or moment <= pod.until + _SLACK)
+    return pod.since <= moment + slack and (pod.until is None or moment <= pod.until + slack)
+
+
+def _is_same_host(one: str, other: str) -> bool:
+    """Say whether both may be names of one host, with its domain or without."""
+    return bool(one) and one.partition(".")[0] == other.partition(".")[0]
+
+
+def _is_whole_name(hostname: str, here: Iterable[Pod]) -> bool:
+    """Say whether *hostname* is that of the pods *here*, or it with the domain of a pod of theirs.
+
+    That is ``<hostname>.<subdomain>.<namespace>.svc.<the cluster's domain>``.
+    """
+    match hostname.split("."):
+        case [_, _, namespace, "svc", *_]:
+            pass
+        case _:
+            namespace = ""
+    return all(hostname == pod.hostname or namespace == pod.namespace for pod in here)
+
+
+def _is_said_of(pod: Pod, claim: Claim) -> bool:
+    """Say whether the *claim* may be that of a process in the *pod*."""
+    return (
+        claim.pod in {"", pod.name}
+        and claim.namespace in {"", pod.namespace}
+        and (claim.uid in {"", pod.uid} or not pod.uid)
+    )
 
 
 def _choose_container(pod: Pod, crash: Crash, claim: Claim) -> tuple[str, ContainerBy]:
     running = [each for each in pod.containers if not each.is_over]
-    if not running:
-        return stem(pod.name), "guess"
+    if not running:  # nobody knows them
+        return (claim.container, "core-environ") if claim.container else (stem(pod.name), "guess")
     if len(running) == 1:
         return running[0].name, "only-one"
     if claim.container and pod.container(claim.container):
