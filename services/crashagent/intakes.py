@@ -11,6 +11,7 @@ from typing import Protocol
 from common.errors import TruncatedError
 from common.item import CrashItem
 from common.log import Logger
+from services.crashagent.listener import PERIOD, STARVED
 from services.crashagent.measures import Measures
 from services.crashagent.process import Held
 from services.crashagent.receive import Limits, receive
@@ -107,7 +108,7 @@ class Intakes:
             why = self._receive(intake, incoming)
             released = time.monotonic() - started
             size = os.fstat(intake.part.descriptor).st_size
-            item = self._finish(intake)
+            item = self._end(intake)
         finally:
             intake.close()
         if why:
@@ -124,6 +125,15 @@ class Intakes:
         )
         self._measures.taken_in(item, size=size, released=released, seconds=seconds)
         self._tell(item)
+
+    def _end(self, intake: Intake) -> CrashItem:
+        """Give the core its name; where descriptors are wanting, those of others are waited for."""
+        while True:
+            try:
+                return self._finish(intake)
+            except OSError as error:
+                if error.errno not in STARVED or self._out_of_time.wait(PERIOD):
+                    raise
 
     def _receive(self, intake: Intake, incoming: Incoming) -> str:
         """Receive the core, note in the item what came of it, and say why it was cut short."""
