@@ -71,9 +71,7 @@ true
 {{- if .Values.hostPID -}}
 true
 {{- end -}}
-{{- else if eq .Values.platformType "socket" -}}
-true
-{{- else if and (eq .Values.platformType "auto") (include "coremond.override" .) -}}
+{{- else if not (has .Values.platformType (list "ocp" "robin")) -}}
 true
 {{- end -}}
 {{- end }}
