@@ -105,8 +105,9 @@ def _read_environ(read: Read, end: int) -> list[tuple[str, str]]:
         if kind == _LOAD and address < end <= address + size and offset + size < _SIZE_LIMIT:
             length = min(end - address, _ENVIRON_LIMIT)
             strings = read(length, offset + (end - address) - length).split(b"\0")
+            is_cut = length < end - address  # then the first is not whole
             found = []
-            for string in reversed(strings[:-1]):
+            for string in reversed(strings[is_cut:-1]):
                 if not (match := _VARIABLE.fullmatch(string)):
                     break
                 found.append((match[1].decode(), clean(match[2])))

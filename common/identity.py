@@ -18,6 +18,8 @@ from common.workload import stem
 
 _SLACK = 5_000_000_000
 """Clocks that tell when a pod was there, and when it crashed, differ by at most so many ns."""
+_SECOND = 1_000_000_000
+"""What a moment that is told in whole seconds lacks at most (ns)."""
 _COMM = 15
 """Bytes of a program's name that the kernel keeps."""
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
@@ -134,7 +136,7 @@ class Identifier:
         return replace(whose, identity=replace(whose.identity, by="guess"))
 
     def _placed(self, container_id: str, pod_uid: str) -> Placed | None:
-        """Find whose container has this id; it must be of the pod with this uid, if there is one."""
+        """Find whose container has this id, in the pod with this uid, if one is told."""
         placed = self._known(container_id)
         if placed and pod_uid and not placed.pod.uid:
             return Placed(replace(placed.pod, uid=pod_uid), placed.container)
@@ -158,9 +160,10 @@ class Identifier:
         here = self._called(hostname, crash)
         if here and hostname == self._own:  # said for a process whose own could not be seen
             hostname, here = "", []
-        is_sure = not _is_same_host(hostname, self._node) and _is_whole_name(hostname, here)
+        is_nodes = _is_same_host(hostname, self._node)
+        is_sure = not is_nodes and all(_is_whole_name(hostname, pod) for pod in here)
         claimed = self._claimed(crash, claim)
-        seen = here if is_sure else []
+        seen = [] if is_nodes else here
         agreed = [pod for pod in claimed if self._may_see(pod, hostname, seen)]
         if len(_names(agreed)) == 1:
             return self._in_pod(agreed[0], crash, claim, "core-environ")
@@ -170,7 +173,7 @@ class Identifier:
             return self._in_pod(likely[0], crash, claim, "guess")
         if claim.pod and self._knows_none():
             pod = Pod(namespace=claim.namespace, name=claim.pod, uid=claim.uid, hostname="")
-            return self._in_pod(pod, crash, claim, "core-environ")
+            return replace(self._in_pod(pod, crash, claim, "core-environ"), found=None)
         return self._unknown(crash.hostname or claim.hostname, is_sure=self._knows_none())
 
     def _knows_none(self) -> bool:
@@ -180,10 +183,11 @@ class Identifier:
         """Give the pods that see this host name, which may have a domain behind it."""
         if not hostname:
             return []
+        if whole := self._there(crash, lambda pods: pods.by_hostname(hostname)):
+            return whole
         first = hostname.partition(".")[0]
-        return self._there(crash, lambda pods: pods.by_hostname(hostname)) or self._there(
-            crash, lambda pods: pods.by_hostname(first)
-        )
+        here = self._there(crash, lambda pods: pods.by_hostname(first))
+        return [pod for pod in here if _is_whole_name(hostname, pod)] or here
 
     def _may_see(self, pod: Pod, hostname: str, here: list[Pod]) -> bool:
         """Say whether a process of the *pod* may see the host name, which *here* are known for.
@@ -215,7 +219,11 @@ class Identifier:
                 found[pod.uid] = pod
         return sorted(
             (pod for pod in found.values() if _was_there(pod, crash.crashed_at)),
-            key=lambda pod: (_was_there(pod, crash.crashed_at, 0), pod.until is None, pod.since),
+            key=lambda pod: (
+                _was_there(pod, crash.crashed_at, _SECOND),
+                pod.until is None,
+                pod.since,
+            ),
             reverse=True,
         )
 
@@ -267,17 +275,15 @@ def _is_same_host(one: str, other: str) -> bool:
     return bool(one) and one.partition(".")[0] == other.partition(".")[0]
 
 
-def _is_whole_name(hostname: str, here: Iterable[Pod]) -> bool:
-    """Say whether *hostname* is that of the pods *here*, or it with the domain of a pod of theirs.
+def _is_whole_name(hostname: str, pod: Pod) -> bool:
+    """Say whether *hostname* is the *pod*'s, alone or with the domain that a pod can ask for.
 
     That is ``<hostname>.<subdomain>.<namespace>.svc.<the cluster's domain>``.
     """
     match hostname.split("."):
-        case [_, _, namespace, "svc", *_]:
-            pass
-        case _:
-            namespace = ""
-    return all(hostname == pod.hostname or namespace == pod.namespace for pod in here)
+        case [_, _, pod.namespace, "svc", *_]:
+            return True
+    return hostname == pod.hostname
 
 
 def _is_said_of(pod: Pod, claim: Claim) -> bool:

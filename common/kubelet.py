@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -49,13 +50,14 @@ def read_pod_directory(name: str) -> Pod | None:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """The name of a container's newest log."""
+    """The link to a container's newest log."""
 
     namespace: str
     pod: str
     container: str
     container_id: str
-    name: str
+    uid: str
+    """The pod's, by what it leads to; empty where it does not say so."""
 
 
 class _Listing(Generic[T]):
@@ -75,6 +77,8 @@ class _Listing(Generic[T]):
         self.known: dict[str, T] = {}
         self._went: dict[str, int] = {}
         """Those that went, the first first, with when (ns)."""
+        self.is_whole = True
+        """There were no more names than are remembered."""
 
     def refresh(self) -> bool:
         """Read the names again, if they may have changed; say whether they were read."""
@@ -87,6 +91,7 @@ class _Listing(Generic[T]):
         except OSError:
             return False
         self._changed_at, self._listed_at = changed_at, listed_at
+        self.is_whole = len(names) <= _MOST
         there = dict(found for name in names[:_MOST] if (found := self._read(name)))
         for key in self.known.keys() - there.keys() - self._went.keys():
             self._went[key] = listed_at
@@ -112,18 +117,43 @@ class KubeletLogs:
         self.root = root
         self._lock = Lock()
         self._pods = _Listing[Pod](
-            root / "pods", _read_pod, lambda pod, now: replace(pod, until=now)
+            root / "pods", self._read_pod, lambda pod, now: replace(pod, until=now)
         )
-        self._links = _Listing[_Link](root / "containers", _read_link, lambda link, _: link)
-        self._placed: dict[str, Placed] = {}
+        self._links = _Listing[_Link](root / "containers", self._read_link, lambda link, _: link)
+
+    def _read_pod(self, name: str) -> tuple[str, Pod] | None:
+        """Read a pod's directory: it was made before its last change."""
+        pod = read_pod_name(name)
+        if pod is None:
+            return None
+        known = self._pods.known.get(pod.uid)
+        if known and known.until is None and (known.namespace, known.name) == _names(pod):
+            return pod.uid, known
+        since = 0
+        with suppress(OSError):
+            since = os.stat(self.root / "pods" / name).st_mtime_ns
+        return pod.uid, replace(pod, since=since)
+
+    def _read_link(self, name: str) -> tuple[str, _Link] | None:
+        """Read a link while it is there, for its container may be asked for when it is not."""
+        if not (match := _LINK.fullmatch(name)):
+            return None
+        pod, namespace, container, container_id = match.groups()
+        known = self._links.known.get(container_id)
+        if known and known.uid:
+            return container_id, known
+        target = ""
+        with suppress(OSError):
+            target = os.readlink(self.root / "containers" / name)
+        led = next((found for part in target.split("/") if (found := read_pod_name(part))), None)
+        uid = led.uid if led and _names(led) == (namespace, pod) else ""
+        return container_id, _Link(namespace, pod, container, container_id, uid)
 
     def refresh(self) -> None:
         """Look at what came and went since."""
         with self._lock:
             self._pods.refresh()
-            if self._links.refresh():
-                for container_id in self._placed.keys() - self._links.known.keys():
-                    del self._placed[container_id]
+            self._links.refresh()
 
     def by_container(self, container_id: str) -> Placed | None:
         """Find whose container has this id."""
@@ -133,29 +163,15 @@ class KubeletLogs:
                 link = self._links.known.get(container_id)
             if link is None:
                 return None
-            placed = self._placed.get(container_id) or self._place(link)
+            pod = self._pods.known.get(link.uid)
+        pod = pod or Pod(
+            namespace=link.namespace,
+            name=link.pod,
+            uid=link.uid,
+            hostname=default_hostname(link.pod),
+        )
         containers = (Container(name=link.container, ids=(container_id,)),)
-        return placed._replace(pod=replace(placed.pod, containers=containers))
-
-    def _place(self, link: _Link) -> Placed:
-        """Find which pod a link belongs to: its target says so, or else the pod's name alone."""
-        try:
-            target = os.readlink(self.root / "containers" / link.name)
-        except OSError:
-            target = ""
-        pod = next((found for part in target.split("/") if (found := read_pod_name(part))), None)
-        if pod and (pod.namespace, pod.name) == (link.namespace, link.pod):
-            self._placed[link.container_id] = placed = Placed(pod, link.container)
-            return placed
-        self._pods.refresh()
-        named = [
-            known
-            for known in self._pods.known.values()
-            if (known.namespace, known.name) == (link.namespace, link.pod)
-        ]
-        hostname = default_hostname(link.pod)
-        unknown = Pod(namespace=link.namespace, name=link.pod, uid="", hostname=hostname)
-        return Placed(named[0] if len(named) == 1 else unknown, link.container)
+        return Placed(replace(pod, containers=containers), link.container)
 
     def by_uid(self, uid: str) -> Pod | None:
         """Find the pod with this uid."""
@@ -189,8 +205,9 @@ class KubeletLogs:
         """Say whether the *pod* is surely no more: others have logs, and it has none."""
         with self._lock:
             self._pods.refresh()
-            known = self._pods.known
-            return pod.uid not in known and any(each.until is None for each in known.values())
+            known, is_whole = self._pods.known, self._pods.is_whole
+            is_known = pod.uid in known or not is_whole
+            return not is_known and any(each.until is None for each in known.values())
 
     def directory(self, pod: Pod) -> Path:
         """Give the directory of a pod's logs."""
@@ -202,20 +219,9 @@ class KubeletLogs:
         except OSError:  # it was deleted
             with self._lock:
                 links = list(self._links.known.values())
-            is_its = (pod.namespace, pod.name)
-            names = sorted(
-                {each.container for each in links if (each.namespace, each.pod) == is_its}
-            )
+            names = sorted({each.container for each in links if each.uid == pod.uid})
         return replace(pod, containers=tuple(Container(name=name) for name in names[:64]))
 
 
-def _read_pod(name: str) -> tuple[str, Pod] | None:
-    pod = read_pod_name(name)
-    return (pod.uid, pod) if pod else None
-
-
-def _read_link(name: str) -> tuple[str, _Link] | None:
-    if not (match := _LINK.fullmatch(name)):
-        return None
-    pod, namespace, container, container_id = match.groups()
-    return container_id, _Link(namespace, pod, container, container_id, name)
+def _names(pod: Pod) -> tuple[str, str]:
+    return pod.namespace, pod.name

@@ -41,6 +41,8 @@ class _Event:
 
     record: CrashRecord
     """The newest."""
+    id: str
+    """What the API is to call it."""
     first: float
     """When the first was told of, seconds since the epoch."""
     last: float = 0.0
@@ -96,7 +98,7 @@ class Announcer:
         with self._changed:
             event = self._events.pop(key, None)
             if event is None or now - event.first > TOGETHER:
-                event = _Event(record=record, first=now)
+                event = _Event(record=record, id=_event_name(record, now), first=now)
             event.record, event.last = record, now
             event.count += number
             self._events[key] = event
@@ -144,12 +146,11 @@ class Announcer:
             if event.name:
                 self._api.patch_namespaced_event(event.name, record.namespace, change, **options)
                 return
-            name = f"{record.pod[:200]}.{int(event.first * 1e9):x}"
-            body = self._body(record, name, event.first) | change
+            body = self._body(record, event.id, event.first) | change
             self._api.create_namespaced_event(record.namespace, body, **options)
         except Exception as error:
             raise as_api_error(error) from error
-        event.name = name
+        event.name = event.id
 
     def _body(self, record: CrashRecord, name: str, first: float) -> dict[str, Any]:
         return {
@@ -174,8 +175,12 @@ class Announcer:
         """Try again later, unless the API's answer will not be another."""
         if error.status == 404 and event.name:
             event.name = ""  # it expired there, and is made anew
+        elif error.status == 409 and not event.name:
+            event.name = event.id  # it was made, but the answer did not come in time
         elif 400 <= error.status < 500 and error.status not in {401, 408, 429}:
             event.shown = count
+        if error.status == 401:
+            self._api = None  # the account may be another by now
         if error.status not in {404, 409}:
             self._say(str(error))
             self._not_before = self._clock() + _DELAY
@@ -199,6 +204,11 @@ def announced(settings: CoremondSettings) -> Iterator[Callable[[CrashRecord, int
         yield announcer.announce
     finally:
         announcer.close()
+
+
+def _event_name(record: CrashRecord, now: float) -> str:
+    """Give a name that no other Event of the pod has, as client-go does: ``<pod>.<hex>``."""
+    return f"{record.pod[:200].rstrip('.-')}.{int(now * 1e9):x}{record.id}"
 
 
 def describe(record: CrashRecord, core: Path | None) -> str:

@@ -44,8 +44,9 @@ def connect(kubeconfig: Path | None) -> Any:
             load.load_kube_config(str(kubeconfig), client_configuration=configuration)
         else:
             load.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError) as error:
-        raise ApiError(str(error)) from error
+    except Exception as error:  # a file that is no YAML, or other YAML, raises anything
+        reason = str(error) or type(error).__name__
+        raise ApiError(f"{kubeconfig}: {reason}" if kubeconfig else reason) from error
     configuration.retries = 0  # whoever asks tries again by itself
     return client.CoreV1Api(client.ApiClient(configuration))
 

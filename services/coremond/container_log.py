@@ -8,6 +8,7 @@ import re
 import stat
 from contextlib import suppress
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 
 from common.kubelet import KubeletLogs
@@ -45,23 +46,33 @@ class ContainerLogs:
         """Read the newest log that was begun before the crash: a restart begins another."""
         found = [match for name in os.listdir(folder) if (match := _LOG.fullmatch(name))]
         for match in sorted(found, key=lambda match: int(match[1]), reverse=True):
-            descriptor = os.open(
-                match[0], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
-            )
+            try:
+                descriptor = os.open(
+                    match[0],
+                    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                    dir_fd=folder,
+                )
+            except OSError:
+                continue  # it is a link, or went meanwhile
             try:
                 status = os.fstat(descriptor)
-                if stat.S_ISREG(status.st_mode) and _begun(descriptor) <= crashed_at + _SLACK:
-                    return self._last_lines(descriptor, status.st_size)
+                is_file = stat.S_ISREG(status.st_mode)
+                if is_file and _begun(descriptor, status) <= crashed_at + _SLACK:
+                    return self._last_lines(descriptor, status.st_size, crashed_at)
             finally:
                 os.close(descriptor)
         return b""
 
-    def _last_lines(self, descriptor: int, size: int) -> bytes:
+    def _last_lines(self, descriptor: int, size: int, crashed_at: float) -> bytes:
+        """Read the last lines from before the crash; a container may write on after it."""
         start = max(0, size - self._size)
         text = os.pread(descriptor, self._size, start)
         if start:  # the first line is not whole
             text = text.partition(b"\n")[2]
-        return b"".join(text.splitlines(keepends=True)[-self._lines :])
+        lines = BytesIO(text).readlines()
+        while lines and _moment(lines[-1]) > crashed_at + _SLACK:
+            lines.pop()
+        return b"".join(lines[-self._lines :])
 
 
 def _open_below(root: Path, names: tuple[str, ...]) -> int:
@@ -80,12 +91,20 @@ def _open_below(root: Path, names: tuple[str, ...]) -> int:
     return folder
 
 
-def _begun(descriptor: int) -> float:
-    """Read when the first line was written, seconds since the epoch; 0.0 is unknown."""
-    word = os.pread(descriptor, 64, 0).partition(b" ")[0]
+def _begun(descriptor: int, status: os.stat_result) -> float:
+    """Read when the first line was written, seconds since the epoch; 0.0 is unknown.
+
+    While there is none, that is when the file was made.
+    """
+    return _moment(os.pread(descriptor, 64, 0)) if status.st_size else status.st_mtime
+
+
+def _moment(line: bytes) -> float:
+    """Read the moment that a *line* begins with, seconds since the epoch; 0.0 without one."""
+    word = line[:64].partition(b" ")[0]
     try:
         # Nanoseconds, of which Python reads six digits.
         text = re.sub(r"(\.\d{1,6})\d*", r"\1", word.decode())
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

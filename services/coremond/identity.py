@@ -63,7 +63,8 @@ class CrashIdentifier:
         if self._api is None or not facts or facts.image or now - record.crashed_at > _COMPLETED:
             return None
         pod = self._api.by_uid(facts.uid)
-        return pod_facts(pod, record.container) if pod else None
+        told = pod_facts(pod, record.container) if pod else facts
+        return told if told != facts else None
 
 
 def pod_facts(pod: Pod, name: str) -> PodFacts:

@@ -1,9 +1,10 @@
 """The pods of this node as the API tells of them, and for a while those that were deleted.
 
 Source: the Kubernetes API reference, core/v1 Pod; of a static pod the kubelet's own uid is the
-annotation kubernetes.io/config.hash.
+annotation kubernetes.io/config.hash, which its mirror in the API has.
 """
 
+import re
 import time
 from calendar import timegm
 from collections import OrderedDict
@@ -24,7 +25,8 @@ KEPT = 3600.0
 MOST_DELETED = 1024
 _MOST_IDS = 32
 """Ids of a container that are remembered: each start gives it a new one."""
-_STATIC_UID = "kubernetes.io/config.hash"
+_STATIC_UID, _MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
+_HASH = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _POD_HASH = "pod-template-hash"
 
 
@@ -61,6 +63,7 @@ class _ContainerSpec(_Part):
 
 class _Spec(_Part):
     hostname: str | None = None
+    hostname_override: str | None = None
     host_network: bool | None = False
     containers: list[_ContainerSpec] | None = None
     init_containers: list[_ContainerSpec] | None = None
@@ -143,14 +146,25 @@ class PodCache:
         read = self._read(pod)
         with self._lock:
             self._put(read)
-            self._delete(read.uid)
+            known = self._pods[read.uid]
+            if (known.namespace, known.name) == (read.namespace, read.name):
+                self._delete(read.uid)
 
     def _put(self, pod: Pod) -> None:
-        before = self._pods.get(pod.uid) or self._deleted.pop(pod.uid, None)
+        before = self._pods.get(pod.uid)
+        if before and (before.namespace, before.name) != (pod.namespace, pod.name):
+            return  # anybody may write a static pod's uid on his own
+        before = before or self._deleted.pop(pod.uid, None)
         if before:
             pod = replace(pod, containers=_with_earlier_ids(pod.containers, before))
+            self._forget_ids(before)
         self._pods[pod.uid] = pod
         self._index(pod)
+
+    def _forget_ids(self, pod: Pod) -> None:
+        for container in pod.containers:
+            for container_id in container.ids:
+                self._by_id.pop(container_id, None)
 
     def _delete(self, uid: str) -> None:
         gone = replace(self._pods.pop(uid), until=self._clock())
@@ -162,9 +176,7 @@ class PodCache:
             if len(self._deleted) <= MOST_DELETED and (first.until or 0) >= oldest:
                 break
             self._deleted.popitem(last=False)
-            for container in first.containers:
-                for container_id in container.ids:
-                    self._by_id.pop(container_id, None)
+            self._forget_ids(first)
 
     def _index(self, pod: Pod) -> None:
         for container in pod.containers:
@@ -203,19 +215,30 @@ class PodCache:
         metadata, spec = pod.metadata, pod.spec
         labels, annotations = metadata.labels or {}, metadata.annotations or {}
         kind, owner = _owner(metadata, labels)
+        static_uid = _static_uid(annotations)
+        hostname = spec.hostname_override or spec.hostname or default_hostname(metadata.name)
         return Pod(
             namespace=metadata.namespace,
             name=metadata.name,
-            uid=annotations.get(_STATIC_UID) or metadata.uid,
-            hostname="" if spec.host_network else spec.hostname or default_hostname(metadata.name),
+            uid=static_uid or metadata.uid,
+            hostname="" if spec.host_network else hostname,
             containers=_containers(pod),
-            since=_moment(metadata.creation_timestamp),
+            since=0 if static_uid else _moment(metadata.creation_timestamp),  # the mirror's
             owner_kind=kind,
             owner_name=owner,
             qos=pod.status.qos_class or "",
             labels=_chosen(labels, self._labels),
             annotations=_chosen(annotations, self._annotations),
         )
+
+
+def _static_uid(annotations: dict[str, str]) -> str:
+    """Give the uid that the kubelet has for a static pod, whose mirror this is; empty if it is not.
+
+    Users choose annotations: one that is not the kubelet's hash could be the uid of any pod.
+    """
+    uid = annotations.get(_STATIC_UID, "")
+    return uid if _HASH.fullmatch(uid) and annotations.get(_MIRROR) == uid else ""
 
 
 def _owner(metadata: _Metadata, labels: dict[str, str]) -> tuple[str, str]:
@@ -289,8 +312,8 @@ def _chosen(values: dict[str, str], patterns: tuple[str, ...]) -> dict[str, str]
 
 
 def _moment(timestamp: str | None) -> int:
-    """Read a moment as the API writes it, in whole seconds; 0 where it is not one."""
+    """Read a moment as the API writes it, in whole seconds that are over; 0 where it is not one."""
     try:
-        return timegm(time.strptime(timestamp or "", "%Y-%m-%dT%H:%M:%SZ")) * NANOSECONDS
+        return (timegm(time.strptime(timestamp or "", "%Y-%m-%dT%H:%M:%SZ")) + 1) * NANOSECONDS
     except ValueError:
         return 0

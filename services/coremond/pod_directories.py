@@ -1,6 +1,7 @@
 """The directories in the crash directory that one pod alone has, as they come and go."""
 
 import os
+import resource
 import time
 import weakref
 from collections.abc import Callable
@@ -84,30 +85,52 @@ class PodDirectories:
         """Watch the directories that came, and no longer those that went."""
         if self._parent.descriptor < 0:
             return
-        parent = f"/proc/self/fd/{self._parent.descriptor}"
-        self._parent_watch = self._events.add_watch(
-            parent, flags.CREATE | flags.MOVED_TO | flags.ONLYDIR
-        )
-        there: dict[int, PodDirectory] = {}
-        for name in sorted(os.listdir(self._parent.descriptor)):
-            pod = read_pod_directory(name)
-            if pod is None or len(there) >= _MOST_PODS:
+        with suppress(OSError):  # there are no more watches: it is looked through all the same
+            self._parent_watch = self._events.add_watch(
+                f"/proc/self/fd/{self._parent.descriptor}",
+                flags.CREATE | flags.MOVED_TO | flags.ONLYDIR,
+            )
+        known = {directory.identity: directory for directory in self.all}
+        there: list[PodDirectory] = []
+        watched: dict[int, PodDirectory] = {}
+        for name, pod in self._pods_there():
+            if len(there) >= self._most():
+                break
+            if (opened := self._open(name, pod)) is None:
                 continue
-            try:
-                self._open(name, pod, there)
-            except OSError:
-                continue  # it went meanwhile, or is no directory
-        for watch in self._by_watch.keys() - there.keys():
+            before = known.get(opened.identity)
+            directory = before if before and before.path == opened.path else opened
+            there.append(directory)
+            with suppress(OSError):  # likewise
+                path = f"/proc/self/fd/{directory.descriptor}"
+                watched[self._events.add_watch(path, WATCHED)] = directory
+        for watch in self._by_watch.keys() - watched.keys():
             with suppress(OSError):
                 self._events.rm_watch(watch)
-        self._by_watch, self.all = there, tuple(there.values())
+        self._by_watch, self.all = watched, tuple(there)
 
-    def _open(self, name: str, pod: Pod, there: dict[int, PodDirectory]) -> None:
-        descriptor = os.open(
-            name,
-            os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
-            dir_fd=self._parent.descriptor,
-        )
+    def _pods_there(self) -> list[tuple[str, Pod]]:
+        """Give the directories that are called as a pod's, those of the living first."""
+        names = sorted(os.listdir(self._parent.descriptor))
+        pods = [(name, pod) for name in names if (pod := read_pod_directory(name))]
+        return sorted(pods, key=lambda found: self._is_over(found[1]))
+
+    @staticmethod
+    def _most() -> int:
+        """Give how many may be watched: each takes a descriptor, of which cores need some, too."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return _MOST_PODS if soft < 0 else min(_MOST_PODS, soft // 2)
+
+    def _open(self, name: str, pod: Pod) -> PodDirectory | None:
+        """Open the directory of a pod's; None where it is none, or goes now."""
+        try:
+            descriptor = os.open(
+                name,
+                os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                dir_fd=self._parent.descriptor,
+            )
+        except OSError:
+            return None  # it went meanwhile, or is no directory
         directory = PodDirectory(
             self._parent.path / name,
             self._make(pod),
@@ -116,11 +139,9 @@ class PodDirectories:
         )
         status = os.fstat(descriptor)
         if status.st_uid not in {0, os.geteuid()}:
-            return
+            return None
         if self._is_over(pod) and time.time() - status.st_mtime > _LEFT_FOR:
             with suppress(OSError):  # there is something in it
                 os.rmdir(name, dir_fd=self._parent.descriptor)
-                return
-        watch = self._events.add_watch(f"/proc/self/fd/{descriptor}", WATCHED)
-        known = self._by_watch.get(watch)
-        there[watch] = known if known and known.identity == directory.identity else directory
+                return None
+        return directory

@@ -5,6 +5,7 @@ resourceVersion; one that is too old is answered with 410, and then all is liste
 """
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,14 +31,14 @@ _DENIED_DELAY = 60.0
 """Seconds between attempts where the API says that they are not allowed."""
 _EVENT_LIMIT = 16 * 2**20
 """Bytes of one change; a pod has at most 3 MiB."""
-_GONE = 410
+_DENIED, _FORBIDDEN, _GONE = 401, 403, 410
 
 
 class _Page(msgspec.Struct):
     """A list of pods."""
 
     metadata: "_Position"
-    items: list[ApiPod]
+    items: list[ApiPod] | None
 
 
 class _Position(msgspec.Struct, rename="camel"):
@@ -77,7 +78,7 @@ class PodWatch:
         self._version = ""
         """Up to where the changes were heard; empty: all is to be listed."""
         self._failures = 0
-        """How many there were since it last worked."""
+        """How many there were since a watch last worked."""
         self._said = ""
         self._stopped = Event()
         self._response: Any = None
@@ -104,8 +105,10 @@ class PodWatch:
                 self._watch(api)
             except ApiError as error:
                 self._failures += 1
-                if error.status == _GONE:
+                if error.status == _GONE or isinstance(error.__cause__, msgspec.MsgspecError):
                     self._version = ""
+                if error.status == _DENIED:
+                    api = None  # the account may be another by now
                 self._wait(error)
             except Exception as error:
                 log.exception("unexpected error", reason=repr(error), effect="pods listed again")
@@ -116,15 +119,11 @@ class PodWatch:
         if self._stopped.is_set() or (self._failures == 1 and error.status == _GONE):
             return
         delay = min(_FIRST_DELAY * 2 ** min(self._failures, 10), _LONGEST_DELAY)
-        if error.status in {401, 403}:
+        if error.status in {_DENIED, _FORBIDDEN}:
             delay = _DENIED_DELAY
         if error.status or self._failures > 1:  # one broken connection is none of anybody's concern
             self._say(str(error))
         self._stopped.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311  # so that nodes differ
-
-    def _works(self) -> None:
-        self._failures = 0
-        self._say("")
 
     def _say(self, problem: str) -> None:
         """Say what is wrong, or that nothing is any more, once for each change."""
@@ -150,12 +149,12 @@ class PodWatch:
                     _request_timeout=ANSWER_WITHIN,
                 )
                 page = msgspec.json.decode(response.data, type=_Page)
-            pods += page.items
+            pods += page.items or []
             position = page.metadata
             if not position.continue_:
                 self._cache.replace_all(pods)
                 self._version = position.resource_version
-                self._works()
+                self._say("")
                 return
 
     def _watch(self, api: Any) -> None:
@@ -170,11 +169,24 @@ class PodWatch:
                 _preload_content=False,
                 _request_timeout=(ANSWER_WITHIN[0], _SILENCE),
             )
-            self._works()
+            self._say("")
+            self._follow(time.monotonic() + _LONGEST_DELAY)
+
+    def _follow(self, trusted_at: float) -> None:
+        """Take in what comes; it works if anything came, or at least it lasted until then."""
+        has_come = False
+        try:
             for line in _lines(self._response):
                 self._take(msgspec.json.decode(line, type=_Change))
+                self._failures, has_come = 0, True
                 if self._stopped.is_set():
                     return
+        finally:
+            has_lasted = time.monotonic() > trusted_at
+            if has_lasted:
+                self._failures = 0
+        if not (has_come or has_lasted):
+            raise ApiError("the watch ended at once")
 
     def _take(self, change: _Change) -> None:
         if change.type == "ERROR":
@@ -192,9 +204,10 @@ def _lines(response: Any) -> Iterator[bytes]:
     buffer = bytearray()
     for piece in response.stream(amt=None, decode_content=False):
         buffer += piece
-        *lines, rest = buffer.split(b"\n")
-        yield from (bytes(line) for line in lines if line)
-        buffer = bytearray(rest)
+        if b"\n" in piece:
+            *lines, rest = buffer.split(b"\n")
+            yield from (bytes(line) for line in lines if line)
+            buffer = bytearray(rest)
         if len(buffer) > _EVENT_LIMIT:
             raise ApiError(f"a change of more than {_EVENT_LIMIT} bytes")
 

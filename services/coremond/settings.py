@@ -183,5 +183,7 @@ def _cluster(text: str) -> Path | Literal["auto", "off"]:
     match text:
         case "auto" | "off":
             return text
-        case _:
+        case _ if text.startswith("/"):
             return path(text)
+        case _:
+            raise ValueError("expected auto, off, or the absolute path of a kubeconfig")

@@ -114,7 +114,7 @@ def test_a_process_of_the_host_is_no_pods(
 
 
 @pytest.mark.usefixtures("coredump_socket")
-def test_the_end_of_the_containers_log_lies_beside_the_core_and_goes_with_it(
+def test_the_end_of_the_containers_log_lies_beside_the_core(
     start: StartBundle, faithful: Node, crash_program: Path
 ) -> None:
     container = new_id()
@@ -180,101 +180,109 @@ def test_a_full_node_that_crashes_at_once_has_every_core_under_its_pod(
     assert bundle.leftovers() == []
 
 
+def crash_by_file(bundle: Bundle, faithful: Node, program: Path, host: str, *claims: str) -> Any:
+    container = new_id()
+    faithful.run_pod("any", f"any-{container[:5]}", {"any": container})
+    before = len(bundle.stored())
+    with by_file(bundle):
+        faithful.run(container, "env", "-i", *claims, program, hostname=host)
+        return bundle.wait_for_stored(before + 1)[-1]
+
+
 @pytest.mark.usefixtures("real_kernel")
-class TestByFile:
-    """The kernel leaves a file; the process is gone before anybody looks."""
+def test_a_host_name_that_one_pod_has_is_that_pods(
+    start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    faithful.run_pod("shop", "web-0", {"app": new_id(), "crash": new_id()})
+    record = crash_by_file(start(), faithful, crash_program, "web-0")
 
-    @staticmethod
-    def crash(bundle: Bundle, faithful: Node, program: Path, host: str, *claims: str) -> Any:
-        container = new_id()
-        faithful.run_pod("any", f"any-{container[:5]}", {"any": container})
-        before = len(bundle.stored())
-        with by_file(bundle):
-            faithful.run(container, "env", "-i", *claims, program, hostname=host)
-            return bundle.wait_for_stored(before + 1)[-1]
+    assert (who(record), how(record)) == (
+        ("shop", "web-0", "crash"),
+        ("hostname", "process"),
+    )
 
-    def test_a_host_name_that_one_pod_has_is_that_pods(
-        self, start: StartBundle, faithful: Node, crash_program: Path
-    ) -> None:
-        faithful.run_pod("shop", "web-0", {"app": new_id(), "crash": new_id()})
-        record = self.crash(start(), faithful, crash_program, "web-0")
 
-        assert (who(record), how(record)) == (
-            ("shop", "web-0", "crash"),
-            ("hostname", "process"),
-        )
+@pytest.mark.usefixtures("real_kernel")
+def test_a_host_name_that_two_pods_have_is_a_guess_until_the_core_says_more(
+    start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    for namespace in ("shop", "twin"):
+        faithful.run_pod(namespace, "web-0", {"app": new_id()})
+    bundle = start()
 
-    def test_a_host_name_that_two_pods_have_is_a_guess_until_the_core_says_more(
-        self, start: StartBundle, faithful: Node, crash_program: Path
-    ) -> None:
-        for namespace in ("shop", "twin"):
-            faithful.run_pod(namespace, "web-0", {"app": new_id()})
-        bundle = start()
+    guessed = crash_by_file(bundle, faithful, crash_program, "web-0")
+    told = crash_by_file(
+        bundle, faithful, crash_program, "web-0", "POD_NAME=web-0", "POD_NAMESPACE=twin"
+    )
 
-        guessed = self.crash(bundle, faithful, crash_program, "web-0")
-        told = self.crash(
-            bundle, faithful, crash_program, "web-0", "POD_NAME=web-0", "POD_NAMESPACE=twin"
-        )
+    assert (guessed["pod"], how(guessed)[0]) == ("web-0", "guess")
+    assert (who(told), how(told)) == (("twin", "web-0", "app"), ("core-environ", "only-one"))
 
-        assert (guessed["pod"], how(guessed)[0]) == ("web-0", "guess")
-        assert (who(told), how(told)) == (("twin", "web-0", "app"), ("core-environ", "only-one"))
 
-    def test_a_claim_that_the_host_name_gainsays_is_a_guess(
-        self, start: StartBundle, faithful: Node, crash_program: Path
-    ) -> None:
-        for name in ("web-0", "bank-0"):
-            faithful.run_pod("shop", name, {"app": new_id()})
-        record = self.crash(start(), faithful, crash_program, "web-0", "POD_NAME=bank-0")
+@pytest.mark.usefixtures("real_kernel")
+def test_a_claim_that_the_host_name_gainsays_is_a_guess(
+    start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    for name in ("web-0", "bank-0"):
+        faithful.run_pod("shop", name, {"app": new_id()})
+    record = crash_by_file(start(), faithful, crash_program, "web-0", "POD_NAME=bank-0")
 
-        assert (record["pod"], how(record)[0]) == ("web-0", "guess")
+    assert (record["pod"], how(record)[0]) == ("web-0", "guess")
 
-    def test_a_core_in_a_pods_own_directory_is_that_pods_whatever_it_says(
-        self, start: StartBundle, faithful: Node, crash_program: Path
-    ) -> None:
-        uid = faithful.run_pod("shop", "web-0", {"app": new_id(), "sidecar": new_id()})
-        bundle = start()
-        own = bundle.crash_dir / f"shop_web-0_{uid}_sidecar"
-        own.mkdir()
-        own.chmod(0o1777)
 
-        with kernel.core_pattern(kernel.file_pattern(own)):
-            subprocess.run(["env", "POD_NAME=bank-0", crash_program], check=False)
-            [record] = bundle.wait_for_stored()
+@pytest.mark.usefixtures("real_kernel")
+def test_a_core_in_a_pods_own_directory_is_that_pods_whatever_it_says(
+    start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    uid = faithful.run_pod("shop", "web-0", {"app": new_id(), "sidecar": new_id()})
+    bundle = start()
+    own = bundle.crash_dir / f"shop_web-0_{uid}_sidecar"
+    own.mkdir()
+    own.chmod(0o1777)
 
-        assert (who(record), how(record)) == (
-            ("shop", "web-0", "sidecar"),
-            ("pod-uid", "directory"),
-        )
-        assert os.listdir(own) == []
+    with kernel.core_pattern(kernel.file_pattern(own)):
+        subprocess.run(["env", "POD_NAME=bank-0", crash_program], check=False)
+        [record] = bundle.wait_for_stored()
 
-    def test_a_directory_that_anybody_made_is_no_pods(
-        self, start: StartBundle, faithful: Node, crash_program: Path
-    ) -> None:
-        uid = faithful.run_pod("shop", "web-0", {"app": new_id()})
-        bundle = start(COREMON_SCAN_INTERVAL="1s")
-        forged = bundle.crash_dir / f"shop_web-0_{uid}"
-        forged.mkdir()
-        shutil.copy(crash_program, forged / f"core.x.1.web-0.{time.time_ns()}")
-        os.chown(forged, 65534, 65534)
-        link = bundle.crash_dir / f"twin_web-0_{uid}"
-        link.symlink_to(forged)
+    assert (who(record), how(record)) == (
+        ("shop", "web-0", "sidecar"),
+        ("pod-uid", "directory"),
+    )
+    assert os.listdir(own) == []
 
-        with by_file(bundle):
-            subprocess.run([crash_program], check=False)
-            bundle.wait_for_stored()
-        time.sleep(2.5)  # two looks through all
 
-        assert len(bundle.records()) == 1
-        assert len(os.listdir(forged)) == 1
+@pytest.mark.usefixtures("real_kernel")
+def test_a_directory_that_anybody_made_is_no_pods(
+    start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    uid = faithful.run_pod("shop", "web-0", {"app": new_id()})
+    bundle = start(COREMON_SCAN_INTERVAL="1s")
+    forged = bundle.home / "forged"
+    forged.mkdir()
+    shutil.copy(crash_program, forged / f"core.x.1.web-0.{time.time_ns()}")
+    os.chown(forged, 65534, 65534)
+    forged = forged.rename(bundle.crash_dir / f"shop_web-0_{uid}")
+    link = bundle.crash_dir / f"twin_web-0_{uid}"
+    link.symlink_to(forged)
 
-    def test_a_pod_that_was_deleted_is_still_known(
-        self, start: StartBundle, faithful: Node, crash_program: Path
-    ) -> None:
-        uid = faithful.run_pod("shop", "web-0", {"app": new_id()})
-        bundle = start(COREMON_SCAN_INTERVAL="1s")
-        time.sleep(2.5)  # it looks at who is there once a second
-        faithful.end_pod("shop", "web-0", uid)
-        record = self.crash(bundle, faithful, crash_program, "web-0")
+    with by_file(bundle):
+        subprocess.run([crash_program], check=False)
+        bundle.wait_for_stored()
+    time.sleep(2.5)  # two looks through all
 
-        assert (who(record), how(record)[0]) == (("shop", "web-0", "app"), "hostname")
-        assert record["kubernetes"]["uid"] == uid
+    assert len(bundle.records()) == 1
+    assert len(os.listdir(forged)) == 1
+
+
+@pytest.mark.usefixtures("real_kernel")
+def test_a_pod_that_was_deleted_is_still_known(
+    start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    uid = faithful.run_pod("shop", "web-0", {"app": new_id()})
+    bundle = start(COREMON_SCAN_INTERVAL="1s")
+    time.sleep(2.5)  # it looks at who is there once a second
+    faithful.end_pod("shop", "web-0", uid)
+    record = crash_by_file(bundle, faithful, crash_program, "web-0")
+
+    assert (who(record), how(record)[0]) == (("shop", "web-0", "app"), "hostname")
+    assert record["kubernetes"]["uid"] == uid

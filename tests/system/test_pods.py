@@ -109,7 +109,8 @@ def completed(bundle: Bundle, record: dict[str, Any]) -> Any:
         [now] = [each for each in bundle.records() if each["id"] == record["id"]]
         return now if now["kubernetes"]["image"] else None
 
-    return wait_until(has_it, "what the API tells of the pod")
+    # Somebody whose API server was away asks again after half a minute at most.
+    return wait_until(has_it, "what the API tells of the pod", 90)
 
 
 def events_of(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
@@ -278,6 +279,24 @@ def test_a_host_name_that_a_pod_asked_for_is_that_pods_and_no_others(
     assert (who(record), how(record)) == (("named", "first", "app"), ("hostname", "only-one"))
     assert record["kubernetes"]["uid"] == uid
     assert (unknown["pod"], how(unknown)[0]) == (NODE, "guess")
+
+
+def test_pods_that_share_a_host_name_are_told_apart_by_what_the_kernel_says(
+    api: Api, full: str, start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    make_known(api, faithful, "one", "first", spec={"hostname": "same"})
+    other, uid = make_known(api, faithful, "two", "second", spec={"hostname": "same"})
+    on_host, _ = make_known(api, faithful, "two", "net", spec={"hostNetwork": True})
+    bundle = start(full)
+    time.sleep(1)  # the pods are listed
+    by_cgroup = crash_in(bundle, faithful, crash_program, other, "same")
+    by_name = leave_core(bundle, crash_program, "same")
+    networked = crash_in(bundle, faithful, crash_program, on_host, NODE)
+
+    assert (who(by_cgroup), how(by_cgroup)[0]) == (("two", "second", "app"), "container-id")
+    assert by_cgroup["kubernetes"]["uid"] == uid
+    assert how(by_name)[0] == "guess"
+    assert (who(networked), how(networked)[0]) == (("two", "net", "app"), "container-id")
 
 
 def test_a_pod_that_is_deleted_or_replaced_is_still_known_for_its_crash(

@@ -1,4 +1,5 @@
 import os
+import struct
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.elf import CoreNotes, read_notes
+from common import elf
+from common.elf import CoreNotes, read_environ, read_notes
 from tests.unit.factories import (
     elf_core,
     elf_header,
@@ -201,3 +203,156 @@ def test_what_is_read_of_a_hostile_core_is_bounded(monkeypatch: pytest.MonkeyPat
 
     assert notes is not None
     assert read <= 2 * len(content)
+
+
+# The environment.
+
+STACK = 0x7FFE0000
+NAME = b"/usr/bin/observer\0"
+ENVIRON = [b"PATH=/bin", b"POD_NAME=web-0", b"EMPTY=", b"A=b=c"]
+
+every_kind = pytest.mark.parametrize(
+    ("wide", "order"), [(True, "<"), (True, ">"), (False, "<"), (False, ">")]
+)
+
+
+def stack_core(
+    strings: list[bytes],
+    *,
+    wide: bool = True,
+    order: str = "<",
+    before: bytes = b"--all\0",
+    name_at: int | None = None,
+    segments: int = 1,
+) -> bytes:
+    """Build a core with a stack that ends as the kernel makes it: arguments, environment, name.
+
+    *name_at* is where AT_EXECFN says that the name is.
+    """
+    stack = before + b"".join(string + b"\0" for string in strings)
+    end = STACK + len(stack) if name_at is None else name_at
+    stack += NAME + bytes(8)
+    pair = struct.Struct(order + ("QQ" if wide else "II"))
+    auxv = b"".join(pair.pack(*each) for each in ((6, 4096), (31, end), (0, 0)))
+    notes = note(order, 1, bytes(336 if wide else 144)) + note(order, 6, auxv)
+    start = (64 + (1 + segments) * 56) if wide else (52 + (1 + segments) * 32)
+    return (
+        elf_header(wide, order, 1 + segments)
+        + elf_segment(wide, order, 4, start, len(notes))
+        + _loaded(wide, order, start + len(notes), len(stack)) * segments
+        + notes
+        + stack
+    )
+
+
+def _loaded(wide: bool, order: str, offset: int, size: int) -> bytes:
+    if wide:
+        return struct.pack(order + "IIQQQQQQ", 1, 6, offset, STACK, 0, size, size, 1)
+    return struct.pack(order + "IIIIIIII", 1, offset, STACK, 0, size, size, 6, 1)
+
+
+def environ_of(content: bytes) -> list[tuple[str, str]]:
+    with memory_file(content) as descriptor:
+        read = partial(os.pread, descriptor)
+        notes = read_notes(read)
+        assert notes is not None
+        return read_environ(read, notes)
+
+
+@every_kind
+def test_a_core_tells_the_environment_that_its_program_was_started_with(
+    wide: bool, order: str
+) -> None:
+    found = environ_of(stack_core(ENVIRON, wide=wide, order=order))
+
+    assert found == [("PATH", "/bin"), ("POD_NAME", "web-0"), ("EMPTY", ""), ("A", "b=c")]
+
+
+@pytest.mark.parametrize("string", [b"no variable", b"1A=b", b"=b", b"A-B=c", b"\xff=x", b""])
+def test_what_is_no_variable_ends_the_environment(string: bytes) -> None:
+    found = environ_of(stack_core([b"LOST=1", string, b"KEPT=2"]))
+
+    assert found == [("KEPT", "2")]
+
+
+def test_a_value_is_hostile_bytes() -> None:
+    assert environ_of(stack_core([b"A=\xff\n="])) == [("A", "\\xff\n=")]
+
+
+@every_kind
+@pytest.mark.parametrize("name_at", [0, 1, STACK, STACK - 1, STACK + 10**6, 2**32 - 1])
+def test_a_name_that_is_not_where_it_should_be_tells_nothing(
+    wide: bool, order: str, name_at: int
+) -> None:
+    assert environ_of(stack_core(ENVIRON, wide=wide, order=order, name_at=name_at)) == []
+
+
+@pytest.mark.parametrize("core", [elf_core(), elf_core(wide=False, order=">")])
+def test_a_core_without_the_auxiliary_vector_tells_no_environment(core: bytes) -> None:
+    assert environ_of(core) == []
+
+
+@pytest.mark.parametrize("limit", range(4, 60))
+def test_of_an_environment_without_end_the_last_part_is_read_and_no_half_variable(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(elf, "_ENVIRON_LIMIT", limit)
+    strings = [b"MY_POD_NAME=" + b"x" * 14, b"A=b"]
+
+    found = environ_of(stack_core(strings))
+
+    whole = [("MY_POD_NAME", "x" * 14), ("A", "b")]
+    assert found == whole[len(whole) - len(found) :]
+
+
+@every_kind
+def test_a_core_that_breaks_off_in_its_stack_tells_what_is_there(wide: bool, order: str) -> None:
+    whole = stack_core(ENVIRON, wide=wide, order=order)
+    expected = environ_of(whole)
+
+    for missing in range(1, 120):
+        found = environ_of(whole[:-missing])
+
+        assert found == expected[: len(found)] or found == []
+
+
+def test_no_flipped_bit_of_a_stack_does_any_harm() -> None:
+    core = stack_core(ENVIRON, wide=False)
+
+    with memory_file(core) as descriptor:
+        read = partial(os.pread, descriptor)
+        for place in range(len(core)):
+            for bit in range(8):
+                os.pwrite(descriptor, bytes([core[place] ^ 1 << bit]), place)
+                notes = read_notes(read)
+                found = read_environ(read, notes) if notes else []
+                assert len(found) <= len(ENVIRON) + 2
+            os.pwrite(descriptor, core[place : place + 1], place)
+
+
+def test_segments_that_say_they_are_the_stack_are_read_once() -> None:
+    core, read = stack_core(ENVIRON, segments=200), 0
+
+    with memory_file(core) as descriptor:
+
+        def counting(size: int, place: int) -> bytes:
+            nonlocal read
+            found = os.pread(descriptor, size, place)
+            read += len(found)
+            return found
+
+        notes = read_notes(counting)
+        assert notes
+        read = 0
+        assert len(read_environ(counting, notes)) == len(ENVIRON)
+
+    assert read <= len(core)
+
+
+@without_deadline
+@given(st.binary(max_size=300), st.integers(0, 2**64 - 1))
+def test_random_bytes_have_no_environment_that_harms(content: bytes, address: int) -> None:
+    core = elf_header(True, "<", 4) + content
+
+    with memory_file(core) as descriptor:
+        read_environ(partial(os.pread, descriptor), CoreNotes(name_address=address))

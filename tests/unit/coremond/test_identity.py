@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 
 from common.item import Crash
+from common.record import PodFacts
 from common.workload import stem
 from services.coremond.identity import CrashIdentifier
-from tests.unit.factories import events_said, hostile_texts, without_deadline
+from services.coremond.pod_cache import PodCache
+from tests.store import crash
+from tests.unit.coremond.test_pod_cache import UID, api_pod
+from tests.unit.factories import CRASHED_AT, events_said, hostile_texts, without_deadline
 
 PODS = {
     "cluster-cert-manager-57cc54f85-fst6r": "cluster-cert-manager",
@@ -100,3 +106,33 @@ def test_it_is_said_once_that_there_is_no_cluster(caplog: pytest.LogCaptureFixtu
         identifier.whose(Crash(hostname="a"))
 
     assert events_said(caplog) == ["failed to list pods"]
+
+
+@pytest.mark.parametrize("container", ["app0", "one that it does not have"])
+def test_what_the_api_tells_later_is_added_to_a_record_once(container: str) -> None:
+    api = PodCache()
+    identifier = CrashIdentifier("node-1", api=api)
+    record = crash(container=container, kubernetes=PodFacts(uid=UID))
+    assert identifier.complete(record, CRASHED_AT) is None
+    api.put(api_pod(spec={"containers": [{"name": "app0", "image": "i:1"}]}, labels={}))
+    api.put(api_pod(status={"qosClass": "Burstable"}))
+
+    facts = identifier.complete(record, CRASHED_AT)
+
+    assert facts
+    assert facts.qos == "Burstable"
+    assert identifier.complete(replace(record, kubernetes=facts), CRASHED_AT) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "later"), [(None, 0), (PodFacts(uid=""), 0), (PodFacts(uid=UID), 3601 * 10**9)]
+)
+def test_nothing_is_added_to_what_is_of_no_pod_or_too_old(
+    facts: PodFacts | None, later: int
+) -> None:
+    api = PodCache()
+    api.put(api_pod())
+
+    found = CrashIdentifier("node-1", api=api).complete(crash(kubernetes=facts), CRASHED_AT + later)
+
+    assert found is None

@@ -264,3 +264,82 @@ def test_a_record_under_another_name_is_passed_over(store: CoreStore, tmp_path: 
     write_durably(store.descriptor, "core.other.json", RECORD.to_json())
 
     assert read_records(tmp_path) == []
+
+
+# The end of the container's log, beside a core.
+
+LOG = f"{RECORD.name}.log"
+
+
+def published_with_log(store: CoreStore) -> CrashRecord:
+    return published(store, store.attach(RECORD, b"the end\n"))
+
+
+def test_the_log_lies_beside_the_core_for_its_owner_alone_and_goes_with_it(
+    store: CoreStore, tmp_path: Path
+) -> None:
+    record = published_with_log(store)
+    assert record.log == LOG
+    assert (tmp_path / LOG).read_bytes() == b"the end\n"
+    assert (tmp_path / LOG).stat().st_mode & 0o777 == 0o600
+
+    store.remove(record, "too old", 77)
+
+    assert files_in(tmp_path) == [f"{RECORD.name}.json"]
+
+
+def test_what_is_not_to_be_leaves_no_log(store: CoreStore, tmp_path: Path) -> None:
+    record, _, target = pack_into(store, store.attach(RECORD, b"x"), b"a core")
+    os.close(target)
+    store.prepare(record)
+
+    store.discard(record.name)
+
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("has_source", [True, False])
+def test_a_log_without_its_core_goes_at_the_next_start_and_one_with_it_stays(
+    tmp_path: Path, has_source: bool
+) -> None:
+    with closing(CoreStore(tmp_path)) as store:
+        published_with_log(store)
+        store.attach(crash(pod="other-0"), b"no core came")
+    for strange in ("notes.log", "core.log.txt"):
+        (tmp_path / strange).touch()
+
+    [record] = recovered(tmp_path, has_source=has_source)
+
+    assert (record.state, record.log) == ("stored", LOG)
+    assert files_in(tmp_path) == sorted([*FILES, LOG, "notes.log", "core.log.txt"])
+
+
+def test_a_core_that_someone_took_away_takes_its_log_with_it(tmp_path: Path) -> None:
+    with closing(CoreStore(tmp_path)) as store:
+        record = published_with_log(store)
+    (tmp_path / record.core).unlink()
+
+    [found] = recovered(tmp_path, has_source=False)
+
+    assert found.state == "removed"
+    assert files_in(tmp_path) == [f"{RECORD.name}.json"]
+
+
+@pytest.mark.parametrize("kill_at", range(CHANGES + 4))
+@pytest.mark.parametrize("has_source", [True, False])
+def test_a_kill_while_a_core_with_a_log_appears_or_goes_leaves_no_log_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, has_source: bool
+) -> None:
+    with closing(CoreStore(tmp_path)) as store:
+        try:
+            with Killer(monkeypatch, kill_at):
+                record = published_with_log(store)
+                store.remove(record, "too old", 77)
+        except Killed:
+            pass
+
+    records = recovered(tmp_path, has_source=has_source)
+
+    is_stored = [record.state for record in records] == ["stored"]
+    assert (LOG in files_in(tmp_path)) == is_stored
+    assert not [name for name in files_in(tmp_path) if name.endswith(".tmp")]
