@@ -207,8 +207,9 @@ def any_part(bundle: Bundle) -> bool:
 
 def test_who_connects_and_does_not_crash_is_refused(bundle: Bundle, crash_program: Path) -> None:
     with socket.socket(socket.AF_UNIX) as pretender:
-        pretender.connect(str(socket_of(bundle)))
-        pretender.send(b"\x7fELF" + bytes(4096))
+        with not_served(bundle):  # it is refused before it has said anything, else
+            pretender.connect(str(socket_of(bundle)))
+            pretender.send(b"\x7fELF" + bytes(4096))
 
         refused = bundle.wait_for("coredump connection refused")
 
