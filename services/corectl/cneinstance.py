@@ -32,6 +32,7 @@ SETTINGS = frozenset(
         "COREMON_IO_PRIORITY",
         "COREMON_KEEP_FREE",
         "COREMON_KUBERNETES",
+        "COREMON_LIST_PODS",
         "COREMON_LOG_LINES",
         "COREMON_LOG_SIZE",
         "COREMON_MAX_CORE",

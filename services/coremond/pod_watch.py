@@ -220,6 +220,9 @@ def followed_pods(settings: CoremondSettings) -> Iterator[PodCache | None]:
         return
     kubeconfig = settings.kubernetes if isinstance(settings.kubernetes, Path) else None
     cache = PodCache(labels=settings.pod_labels, annotations=settings.pod_annotations)
+    if not settings.list_pods:
+        yield cache
+        return
     watch = PodWatch(lambda: connect(kubeconfig), settings.node, cache)
     watch.start()
     try:

@@ -100,6 +100,10 @@ class CoremondSettings(Places):
     in a pod with an account; a path: that kubeconfig says how it is reached; `off`: it is not
     asked."""
 
+    list_pods: bool = True
+    """COREMON_LIST_PODS: the pods of this node are listed and watched, where the Kubernetes API is
+    asked."""
+
     events: bool = True
     """COREMON_EVENTS: a crash becomes an Event on its pod, where the Kubernetes API is asked."""
 
@@ -158,6 +162,7 @@ class CoremondSettings(Places):
             log_lines=reader.read("COREMON_LOG_LINES", count, default.log_lines),
             log_size=reader.read("COREMON_LOG_SIZE", size, default.log_size),
             kubernetes=reader.read("COREMON_KUBERNETES", _cluster, default.kubernetes),
+            list_pods=reader.read("COREMON_LIST_PODS", boolean, default.list_pods),
             events=reader.read("COREMON_EVENTS", boolean, default.events),
             pod_labels=reader.read("COREMON_POD_LABELS", names, default.pod_labels),
             pod_annotations=reader.read("COREMON_POD_ANNOTATIONS", names, default.pod_annotations),

@@ -253,6 +253,19 @@ def test_the_rights_to_list_pods_alone_make_no_events(
     assert events_of(cluster, "listed") == []
 
 
+def test_the_rights_to_make_events_alone_need_no_list(
+    cluster: Cluster, api: Api, start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    kubeconfig = account_with(cluster, "teller", EVENTS_ROLE)
+    container, uid = make_known(api, faithful, "told", "web-0")
+    bundle = start(kubeconfig, COREMON_LIST_PODS="false")
+    crash_in(bundle, faithful, crash_program, container, "web-0")
+    [event] = wait_until(lambda: events_of(cluster, "told"), "an Event")
+
+    assert event["involvedObject"]["uid"] == uid
+    assert bundle.find("failed to list pods") is None
+
+
 def leave_core(bundle: Bundle, program: Path, host: str) -> Any:
     """Leave a file in the crash directory, as the kernel names it; give its record."""
     known = {record["id"] for record in bundle.stored()}

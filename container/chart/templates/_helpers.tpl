@@ -170,7 +170,8 @@ appArmorProfile:
 {{- /* What the settings are: our own, and over them those of coremon.env. */}}
 {{- define "coremond.env" -}}
 {{- $own := dict
-    "COREMON_KUBERNETES" (.Values.identity.api | ternary "auto" "off")
+    "COREMON_KUBERNETES" (or .Values.identity.api .Values.events.enabled | ternary "auto" "off")
+    "COREMON_LIST_PODS" (toString .Values.identity.api)
     "COREMON_EVENTS" (toString .Values.events.enabled)
     "COREMON_METRICS_ADDRESS" (printf "%s:19892" .Values.listenHost)
     "QKVIEW_ADDRESS" (printf "%s:19891" .Values.listenHost) -}}
