@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import crashes, kernel
+from tests import crashes, kernel, node
 from tests.bundle import Bundle, Home
+from tests.node import Node
 
 # What a shell starts in its background ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,6 +47,15 @@ def start_bundle(home: Path) -> Iterator[Callable[..., Bundle]]:
 @pytest.fixture
 def bundle(start_bundle: Callable[..., Bundle]) -> Bundle:
     return start_bundle()
+
+
+@pytest.fixture
+def faithful(home: Path) -> Iterator[Node]:
+    """Give a node with cgroups and log directories, on which pods can be made up."""
+    if lacking := node.missing():
+        pytest.skip(f"missing: {lacking}")
+    with Node(home / "log") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

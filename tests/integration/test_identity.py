@@ -4,14 +4,14 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import kernel, node
+from tests import kernel
 from tests.bundle import Bundle, wait_until
 from tests.crashes import by_file
 from tests.node import Driver, Node, new_id
@@ -19,14 +19,6 @@ from tests.node import Driver, Node, new_id
 StartBundle = Callable[..., Bundle]
 
 PODS = 110
-
-
-@pytest.fixture
-def faithful(home: Path) -> Iterator[Node]:
-    if lacking := node.missing():
-        pytest.skip(f"missing: {lacking}")
-    with Node(home / "log") as made:
-        yield made
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from urllib.request import Request, urlopen
 import pytest
 from kubernetes import client, config
 
-from tests import node
 from tests.bundle import Bundle, wait_until
 from tests.cluster import Api, Cluster, make_pod
 from tests.integration.test_identity import by_socket, how, who
@@ -25,14 +24,6 @@ PODS_ROLE = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", 
 EVENTS_ROLE = {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]}
 
 pytestmark = pytest.mark.usefixtures("coredump_socket", "tools")
-
-
-@pytest.fixture
-def faithful(home: Path) -> Iterator[Node]:
-    if lacking := node.missing():
-        pytest.skip(f"missing: {lacking}")
-    with Node(home / "log") as made:
-        yield made
 
 
 @pytest.fixture
