@@ -161,7 +161,8 @@ class Identifier:
         if here and hostname == self._own:  # said for a process whose own could not be seen
             hostname, here = "", []
         is_nodes = _is_same_host(hostname, self._node)
-        is_sure = not is_nodes and all(_is_whole_name(hostname, pod) for pod in here)
+        is_told = not self._api.is_awaited()  # else a pod may have asked for any host name
+        is_sure = is_told and not is_nodes and all(_is_whole_name(hostname, pod) for pod in here)
         claimed = self._claimed(crash, claim)
         seen = [] if is_nodes else here
         agreed = [pod for pod in claimed if self._may_see(pod, hostname, seen)]
@@ -174,7 +175,8 @@ class Identifier:
         if claim.pod and self._knows_none():
             pod = Pod(namespace=claim.namespace, name=claim.pod, uid=claim.uid, hostname="")
             return replace(self._in_pod(pod, crash, claim, "core-environ"), found=None)
-        return self._unknown(crash.hostname or claim.hostname, is_sure=self._knows_none())
+        is_sure = is_told and self._knows_none()
+        return self._unknown(crash.hostname or claim.hostname, is_sure=is_sure)
 
     def _knows_none(self) -> bool:
         return self._api.is_empty() and self._kubelet.is_empty()

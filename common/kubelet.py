@@ -201,6 +201,10 @@ class KubeletLogs:
             self._pods.refresh()
             return not self._pods.known
 
+    def is_awaited(self) -> bool:
+        """Say that what is there can be read at once."""
+        return False
+
     def is_over(self, pod: Pod) -> bool:
         """Say whether the *pod* is surely no more: others have logs, and it has none."""
         with self._lock:

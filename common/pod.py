@@ -89,6 +89,10 @@ class Pods(Protocol):
         """Say whether no pod is known at all."""
         ...
 
+    def is_awaited(self) -> bool:
+        """Say whether the first word is still to come: there may be pods of any host name."""
+        ...
+
 
 class NoPods:
     """Knows no pods: there is no cluster."""
@@ -112,3 +116,7 @@ class NoPods:
     def is_empty(self) -> bool:
         """Say so."""
         return True
+
+    def is_awaited(self) -> bool:
+        """Say that none will come."""
+        return False

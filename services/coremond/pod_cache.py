@@ -106,7 +106,8 @@ class ApiPod(_Part):
 class PodCache:
     """Knows the pods that it was told of; many threads may ask.
 
-    *labels* and *annotations* are the patterns of those that are kept.
+    *labels* and *annotations* are the patterns of those that are kept. *is_awaited* says that
+    somebody will tell of all pods.
     """
 
     def __init__(
@@ -114,10 +115,12 @@ class PodCache:
         *,
         labels: Iterable[str] = (),
         annotations: Iterable[str] = (),
+        is_awaited: bool = False,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._labels = tuple(labels)
         self._annotations = tuple(annotations)
+        self._is_awaited = is_awaited
         self._clock = clock
         self._lock = Lock()
         self._pods: dict[str, Pod] = {}
@@ -130,6 +133,7 @@ class PodCache:
         """Take *pods* for all that there are."""
         there = [self._read(pod) for pod in pods]
         with self._lock:
+            self._is_awaited = False
             for uid in self._pods.keys() - {pod.uid for pod in there}:
                 self._delete(uid)
             for pod in there:
@@ -210,6 +214,11 @@ class PodCache:
         """Say whether no pod is known at all."""
         with self._lock:
             return not self._pods and not self._deleted
+
+    def is_awaited(self) -> bool:
+        """Say whether all pods are still to be told of."""
+        with self._lock:
+            return self._is_awaited
 
     def _read(self, pod: ApiPod) -> Pod:
         metadata, spec = pod.metadata, pod.spec

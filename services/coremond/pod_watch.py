@@ -219,7 +219,11 @@ def followed_pods(settings: CoremondSettings) -> Iterator[PodCache | None]:
         yield None
         return
     kubeconfig = settings.kubernetes if isinstance(settings.kubernetes, Path) else None
-    cache = PodCache(labels=settings.pod_labels, annotations=settings.pod_annotations)
+    cache = PodCache(
+        labels=settings.pod_labels,
+        annotations=settings.pod_annotations,
+        is_awaited=settings.list_pods,
+    )
     if not settings.list_pods:
         yield cache
         return

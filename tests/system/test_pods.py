@@ -271,12 +271,11 @@ def leave_core(bundle: Bundle, program: Path, host: str) -> Any:
 def test_a_host_name_that_a_pod_asked_for_is_that_pods_and_no_others(
     api: Api, full: str, start: StartBundle, faithful: Node, crash_program: Path
 ) -> None:
-    _, uid = make_known(api, faithful, "named", "first", spec={"hostname": "second"})
+    container, uid = make_known(api, faithful, "named", "first", spec={"hostname": "second"})
     make_known(api, faithful, "named", "second", spec={"hostname": "third"})
     make_known(api, faithful, "named", "shared", spec={"hostNetwork": True})
     bundle = start(full)
-    wait_until(lambda: bundle.find("coremond started"), "the start")
-    time.sleep(1)  # the pods are listed
+    completed(bundle, crash_in(bundle, faithful, crash_program, container, ""))  # they are listed
     record = leave_core(bundle, crash_program, "second")
     unknown = leave_core(bundle, crash_program, NODE)
 
@@ -292,7 +291,7 @@ def test_pods_that_share_a_host_name_are_told_apart_by_what_the_kernel_says(
     other, uid = make_known(api, faithful, "two", "second", spec={"hostname": "same"})
     on_host, _ = make_known(api, faithful, "two", "net", spec={"hostNetwork": True})
     bundle = start(full)
-    time.sleep(1)  # the pods are listed
+    completed(bundle, crash_in(bundle, faithful, crash_program, on_host, NODE))  # they are listed
     by_cgroup = crash_in(bundle, faithful, crash_program, other, "same")
     by_name = leave_core(bundle, crash_program, "same")
     networked = crash_in(bundle, faithful, crash_program, on_host, NODE)
@@ -308,7 +307,7 @@ def test_a_pod_that_is_deleted_or_replaced_is_still_known_for_its_crash(
 ) -> None:
     container, uid = make_known(api, faithful, "gone", "web-0")
     bundle = start(full)
-    time.sleep(1)  # the pods are listed
+    completed(bundle, crash_in(bundle, faithful, crash_program, container, ""))  # it is listed
     api.delete_namespaced_pod("web-0", "gone", grace_period_seconds=0)
     faithful.end_pod("gone", "web-0", uid)
     newer = make_pod(api, "gone", "web-0", node=NODE, containers={"app": new_id()})
@@ -326,9 +325,9 @@ def test_the_watch_goes_on_over_restarts_of_the_api_server_and_from_compacted_hi
     faithful: Node,
     crash_program: Path,
 ) -> None:
-    make_known(api, faithful, "before", "web-0")
+    container, _ = make_known(api, faithful, "before", "web-0")
     bundle = start(full)
-    time.sleep(1)  # the pods are listed
+    completed(bundle, crash_in(bundle, faithful, crash_program, container, ""))  # it is listed
     position = int(api.list_pod_for_all_namespaces().metadata.resource_version)
     cluster.stop_apiserver()
     request = Request(f"{cluster.etcd_url}/v3/kv/compaction", method="POST")

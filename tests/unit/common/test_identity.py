@@ -21,10 +21,11 @@ UID, OTHER_UID, STRANGE_UID = (str(UUID(int=number)) for number in (1, 2, 99))
 
 
 class Known:
-    """Knows *pods*."""
+    """Knows *pods*; *awaited*: it is to be told of more."""
 
-    def __init__(self, *pods: Pod) -> None:
+    def __init__(self, *pods: Pod, awaited: bool = False) -> None:
         self.pods = pods
+        self.awaited = awaited
 
     def by_container(self, container_id: str) -> Placed | None:
         placed = (
@@ -43,6 +44,9 @@ class Known:
 
     def is_empty(self) -> bool:
         return not self.pods
+
+    def is_awaited(self) -> bool:
+        return self.awaited
 
 
 def pod(name: str = "web-0", uid: str = UID, *containers: Container | str, **facts: Any) -> Pod:
@@ -525,3 +529,14 @@ def test_whatever_a_process_says_gives_a_pod_and_a_container(
     assert found.pod
     assert found.container
     assert found.workload
+
+
+def test_a_host_name_is_a_guess_until_the_api_has_told_who_asked_for_it() -> None:
+    crash = Crash(hostname="web-0")
+    before = Identifier(NODE, api=Known(awaited=True), kubelet=Known(pod("web-0")), own="x")
+    after = Identifier(NODE, api=Known(pod("other")), kubelet=Known(pod("web-0", OTHER_UID)))
+    nothing = Identifier(NODE, api=Known(awaited=True), own="x")
+
+    assert (before.whose(crash).pod, before.whose(crash).identity.by) == ("web-0", "guess")
+    assert after.whose(crash).identity.by == "hostname"
+    assert nothing.whose(crash).identity.by == "guess"

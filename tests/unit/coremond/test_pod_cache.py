@@ -372,3 +372,12 @@ def test_threads_that_ask_while_pods_change_are_told_no_wrong_pod(cache: PodCach
             each.result()
 
     assert len([n for n in range(100) if cache.by_uid(uid_of(n))]) == 100
+
+
+def test_a_cache_is_awaited_until_it_was_told_of_all_pods() -> None:
+    cache = PodCache(is_awaited=True)
+
+    assert cache.is_awaited()
+    cache.replace_all([])
+
+    assert not cache.is_awaited()
