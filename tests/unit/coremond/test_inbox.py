@@ -6,12 +6,10 @@ from hypothesis import strategies as st
 from services.coremond.crash_files import CrashFiles
 from services.coremond.file_pattern import FilePattern
 from services.coremond.inbox import FIRST_DELAY, Inbox
-from services.coremond.watch import Found, SourceDirectory
+from services.coremond.watch import Directory, Found
 from tests.unit.factories import item
 
-DIRECTORY = SourceDirectory(
-    Path("/none"), CrashFiles(FilePattern()), is_ours=False, sources_go=True
-)
+DIRECTORY = Directory(Path("/none"), CrashFiles(FilePattern()), is_ours=False, sources_go=True)
 
 
 def found(name: str) -> Found:
