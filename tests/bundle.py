@@ -25,6 +25,8 @@ BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0
 """Seconds after which something that should have happened has not."""
+_GOING = 10.0
+"""Seconds that a source has to go, once its core is there."""
 
 
 def wait_until(holds: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
@@ -206,7 +208,16 @@ class Bundle:
         return found
 
     def leftovers(self) -> list[str]:
-        """Name every file that is neither a core, nor its checksum, nor a record."""
+        """Name every file that stays, and is neither a core nor what lies beside one.
+
+        A source goes a moment after its core is there.
+        """
+        end = time.monotonic() + _GOING
+        while (names := self._left_over()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return names
+
+    def _left_over(self) -> list[str]:
         names = [
             f"{folder.name}/{path.name}"
             for folder in (self.crash_dir, self.spool)
@@ -215,7 +226,7 @@ class Bundle:
         ]
         for path in self.store_dir.iterdir():
             whole = path.name.startswith("core.") and path.name.endswith(
-                (*CORE_SUFFIXES.values(), ".crc", ".json")
+                (*CORE_SUFFIXES.values(), ".crc", ".json", ".log")
             )
             if not whole and path.name != ".lock":
                 names.append(f"cores/{path.name}")
