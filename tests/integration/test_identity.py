@@ -240,7 +240,7 @@ def test_a_core_in_a_pods_own_directory_is_that_pods_whatever_it_says(
         ("shop", "web-0", "sidecar"),
         ("pod-uid", "directory"),
     )
-    assert os.listdir(own) == []
+    wait_until(lambda: not os.listdir(own), "the source to go")
 
 
 @pytest.mark.usefixtures("real_kernel")
