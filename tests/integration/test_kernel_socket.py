@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -207,8 +207,8 @@ def any_part(bundle: Bundle) -> bool:
 
 def test_who_connects_and_does_not_crash_is_refused(bundle: Bundle, crash_program: Path) -> None:
     with socket.socket(socket.AF_UNIX) as pretender:
-        with not_served(bundle):  # it is refused before it has said anything, else
-            pretender.connect(str(socket_of(bundle)))
+        pretender.connect(str(socket_of(bundle)))
+        with suppress(BrokenPipeError):  # it is refused already
             pretender.send(b"\x7fELF" + bytes(4096))
 
         refused = bundle.wait_for("coredump connection refused")
@@ -217,8 +217,8 @@ def test_who_connects_and_does_not_crash_is_refused(bundle: Bundle, crash_progra
             refused["reason"] == f"the process {os.getpid()}, which connected, is not being dumped"
         )
         pretender.settimeout(30)
-        with pytest.raises(ConnectionResetError):
-            pretender.recv(1)
+        with suppress(ConnectionResetError):
+            assert pretender.recv(1) == b""
     with by_socket(bundle):
         run_to_death(crash_program)
         assert len(bundle.wait_for_stored()) == 1
