@@ -32,7 +32,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 LARGE = 24 * 2**20
 """Bytes that no buffer between the two ends takes in, so that a stream stands still."""
-TIMEOUT = 20
+TIMEOUT = 60
 NODE = "node-1"
 
 
