@@ -1,4 +1,4 @@
-"""What is known of a pod on this node, whoever told it, and how one is asked for."""
+"""What is known of a pod on this node, whoever tells it."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
