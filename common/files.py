@@ -132,17 +132,27 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def write_whole(directory: int, name: str, data: bytes, mode: int = 0o600) -> None:
+    """Put *data* under *name* in the open *directory*: whole, or not at all if we are killed."""
+    _replace(directory, name, data, mode, is_synced=False)
+
+
 def write_durably(directory: int, name: str, data: bytes, mode: int = 0o600) -> None:
     """Put *data* under *name* in the open *directory*: whole and synced, or not at all.
 
     The rename itself is durable once the directory is synced.
     """
+    _replace(directory, name, data, mode, is_synced=True)
+
+
+def _replace(directory: int, name: str, data: bytes, mode: int, *, is_synced: bool) -> None:
     temporary = f".{name}{TEMPORARY_SUFFIX}"
     remove(directory, temporary)
     descriptor = create(directory, temporary, mode)
     try:
         write_all(descriptor, data)
-        os.fsync(descriptor)
+        if is_synced:
+            os.fsync(descriptor)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
         remove(directory, temporary)

@@ -32,6 +32,7 @@ from common.files import (
     read_limited,
     remove,
     write_durably,
+    write_whole,
 )
 from common.item import MESSAGE_LIMIT, CrashItem, Encoding, to_json
 from common.log import Logger
@@ -120,11 +121,8 @@ class Spool:
         """
         self._follow()
         note = IntakeNote(**facts_of(item), path=item.path, encoding=self._encoding, pipe=pipe)
-        item_file = create(self._directory, _intake_item(item.crashed_at))
-        try:
-            os.write(item_file, to_json(note))
-        finally:
-            os.close(item_file)
+        # Whole at once: the keeper would not know the crash by an empty note, and hand it on again.
+        write_whole(self._directory, _intake_item(item.crashed_at), to_json(note))
         try:
             part = create(self._directory, naming.part_name(item.crashed_at))
         except OSError:

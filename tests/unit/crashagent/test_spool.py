@@ -1,6 +1,6 @@
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from common.item import CrashItem, Encoding, to_json
 from common.naming import SPOOL, read_source_name, sidecar_name
 from common.packing.crew import Crew
 from common.packing.sources import StreamSource
-from services.crashagent.spool import KILLED, Intake, Spool
+from services.crashagent.spool import KILLED, Intake, IntakeNote, Spool
 from tests.unit.factories import (
     CRASHED_AT,
     Killed,
@@ -250,6 +250,29 @@ def test_a_kill_at_any_change_of_the_disk_leaves_one_core(
 
     assert len(cores(tmp_path)) == was_noted
     assert len(listed(tmp_path)) == 2 * was_noted
+
+
+@pytest.mark.parametrize("kill_at", range(6))
+def test_a_note_is_whole_whenever_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    with opened(tmp_path) as spool, Killer(monkeypatch, kill_at), suppress(Killed):
+        spool.begin(item(path="/", truncated=True), pipe=7).close()
+
+    notes = [place(tmp_path, name) for name in listed(tmp_path) if name == NOTE]
+    assert [IntakeNote.from_json(note.read_bytes()).pipe for note in notes] == [7] * len(notes)
+    assert len(recovered(tmp_path)) == len(notes)
+
+
+def test_a_crash_that_cannot_be_noted_for_want_of_room_leaves_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        (disk / "others").write_bytes(bytes(fits_on(disk)))
+
+        with opened(disk) as spool, pytest.raises(OSError, match="No space"):
+            spool.begin(item())
+
+        assert recovered(disk) == []
+        assert listed(disk) == ["others"]
 
 
 @pytest.mark.parametrize(
