@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -23,21 +25,37 @@ class Stop:
     """A request to stop, which can be asked for, waited for, and polled as a file."""
 
     def __init__(self) -> None:
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._is_set = False
 
     def set(self) -> None:
-        """Ask for the stop; safe in a signal handler."""
+        """Ask for the stop."""
         self._is_set = True
-        os.eventfd_write(self._event, 1)
+        with suppress(BlockingIOError):  # full: it was asked for often enough
+            os.write(self._writing, b"\0")
+
+    def set_at(self, *numbers: signal.Signals) -> None:
+        """Have the signals of these *numbers* ask for it; only the main thread may call this.
+
+        The kernel may hand a signal to any thread. What Python does about it waits for the main
+        thread, which may be waiting itself; so the signal is written where `fileno` is read.
+        Source: signal(7), and set_wakeup_fd() of Python's signal module.
+        """
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
 
     def is_set(self) -> bool:
         """Say whether the stop was asked for."""
+        if not self._is_set:
+            asked = select.poll()
+            asked.register(self._reading, select.POLLIN)
+            self._is_set = bool(asked.poll(0))
         return self._is_set
 
     def fileno(self) -> int:
         """Give a descriptor that is readable once the stop was asked for."""
-        return self._event
+        return self._reading
 
 
 def end_with_parent() -> None:
@@ -109,8 +127,7 @@ def run(
         return os.EX_CONFIG
 
     stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop.set_at(signal.SIGTERM, signal.SIGINT)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when someone opens a file we hold a lease on
 
     levels = LevelsFile(settings.levels_file, program, missing_is_said=missing_levels_are_said)
