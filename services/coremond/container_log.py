@@ -1,6 +1,8 @@
 """The end of what a container wrote before it crashed, from the kubelet's directories.
 
-Source: the kubelet's pkg/kubelet/kuberuntime/logs; each line of a CRI log begins with its moment.
+A log that has grown large is renamed, with the time behind its name, and another is begun; those
+renamed before it are packed, and not read. Source: the kubelet's pkg/kubelet/kuberuntime/logs and
+pkg/kubelet/logs (rotateLatestLog); each line of a CRI log begins with its moment.
 """
 
 import os
@@ -10,12 +12,14 @@ from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from common.kubelet import KubeletLogs
 from common.pod import Pod
 from common.settings import NANOSECONDS
 
-_LOG = re.compile(r"(\d{1,10})\.log", re.ASCII)
+_LOG = re.compile(r"(\d{1,10})\.log(?:\.(\d{8}-\d{6}))?", re.ASCII)
+"""The restarts of the container, and when the log was rotated."""
 _SLACK = 1.0
 """Seconds that the clocks of the log and of the crash may differ by."""
 
@@ -43,36 +47,56 @@ class ContainerLogs:
         return b""
 
     def _tail(self, folder: int, crashed_at: float) -> bytes:
-        """Read the newest log that was begun before the crash: a restart begins another."""
-        found = [match for name in os.listdir(folder) if (match := _LOG.fullmatch(name))]
-        for match in sorted(found, key=lambda match: int(match[1]), reverse=True):
-            try:
-                descriptor = os.open(
-                    match[0],
-                    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-                    dir_fd=folder,
-                )
-            except OSError:
-                continue  # it is a link, or went meanwhile
-            try:
-                status = os.fstat(descriptor)
-                is_file = stat.S_ISREG(status.st_mode)
-                if is_file and _begun(descriptor, status) <= crashed_at + _SLACK:
-                    return self._last_lines(descriptor, status.st_size, crashed_at)
-            finally:
-                os.close(descriptor)
-        return b""
+        """Read the newest log that was begun before the crash: a restart begins another.
 
-    def _last_lines(self, descriptor: int, size: int, crashed_at: float) -> bytes:
-        """Read the last lines from before the crash; a container may write on after it."""
-        start = max(0, size - self._size)
-        text = os.pread(descriptor, self._size, start)
-        if start:  # the first line is not whole
-            text = text.partition(b"\n")[2]
-        lines = BytesIO(text).readlines()
-        while lines and _moment(lines[-1]) > crashed_at + _SLACK:
-            lines.pop()
+        What was rotated away of it is read, too, as far as there is room for more.
+        """
+        found = [match for name in os.listdir(folder) if (match := _LOG.fullmatch(name))]
+        found.sort(key=lambda match: (int(match[1]), match[2] is None, match[2]), reverse=True)
+        restarts, lines, room = "", list[bytes](), self._size
+        for match in found:
+            if restarts not in {"", match[1]} or len(lines) >= self._lines or not room:
+                break
+            end = _read_end(folder, match[0], crashed_at, room)
+            if end is not None:
+                restarts, lines = match[1], end.lines + lines
+                room = 0 if end.is_cut else room - sum(map(len, end.lines))
         return b"".join(lines[-self._lines :])
+
+
+class _End(NamedTuple):
+    """The end of a log."""
+
+    lines: list[bytes]
+    is_cut: bool
+    """There is more before them."""
+
+
+def _read_end(folder: int, name: str, crashed_at: float, room: int) -> _End | None:
+    """Read the last lines of a log from before the crash, *room* bytes at most.
+
+    A container may write on after it. None where the log was begun later, or is no file.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=folder)
+    except OSError:
+        return None  # it is a link, or went meanwhile
+    try:
+        status = os.fstat(descriptor)
+        is_file = stat.S_ISREG(status.st_mode)
+        if not is_file or _begun(descriptor, status) > crashed_at + _SLACK:
+            return None
+        start = max(0, status.st_size - room)
+        text = os.pread(descriptor, room, start)
+    finally:
+        os.close(descriptor)
+    if start:  # the first line is not whole
+        text = text.partition(b"\n")[2]
+    lines = BytesIO(text).readlines()
+    while lines and _moment(lines[-1]) > crashed_at + _SLACK:
+        lines.pop()
+    return _End(lines, is_cut=start > 0)
 
 
 def _open_below(root: Path, names: tuple[str, ...]) -> int:

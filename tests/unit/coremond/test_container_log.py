@@ -74,6 +74,44 @@ def test_the_log_that_was_begun_before_the_crash_counts_and_not_that_of_a_restar
     assert tail(logs) == cri("crashed")
 
 
+def test_a_log_that_was_rotated_is_told_with_what_was_rotated_away(
+    logs: ContainerLogs, folder: Path
+) -> None:
+    (folder / "0.log").write_text(cri("of an earlier start", at=-900))
+    (folder / "1.log.20260101-000000").write_text(cri(*LINES[:4], at=-300))
+    (folder / "1.log.20260101-000100").write_text(cri(*LINES[4:7], at=-200))
+    (folder / "1.log").write_text(cri(*LINES[7:9], at=-100))
+
+    assert tail(logs) == "".join(
+        cri(*lines, at=at) for lines, at in ((LINES[:4], -300), (LINES[4:7], -200))
+    ) + cri(*LINES[7:9], at=-100)
+
+
+def test_a_log_that_was_rotated_since_the_crash_is_still_that_of_the_crash(
+    logs: ContainerLogs, folder: Path
+) -> None:
+    (folder / "0.log").write_text(cri("of an earlier start", at=-900))
+    (folder / "1.log.20260101-000000").write_text(cri("crashed") + cri("a child", at=5))
+    (folder / "1.log").write_text(cri("went on", at=60))
+
+    assert tail(logs) == cri("crashed")
+
+
+def test_of_a_log_that_was_rotated_no_more_is_told_than_of_another(
+    tmp_path: Path, folder: Path
+) -> None:
+    line = cri("x" * 50)
+    (folder / "0.log.20260101-000000").write_text(line * 4)
+    (folder / "0.log").write_text(line * 4)
+
+    by_lines = ContainerLogs(KubeletLogs(tmp_path), lines=6, size=2**20)
+    by_size = ContainerLogs(KubeletLogs(tmp_path), lines=90, size=6 * len(line) + 5)
+    within_the_newest = ContainerLogs(KubeletLogs(tmp_path), lines=90, size=3 * len(line) + 60)
+
+    assert [tail(each) for each in (by_lines, by_size)] == [line * 6] * 2
+    assert tail(within_the_newest) == line * 3
+
+
 def test_a_restart_that_has_written_nothing_yet_is_none_of_the_crash(
     logs: ContainerLogs, folder: Path
 ) -> None:
@@ -132,8 +170,9 @@ def test_of_one_line_without_an_end_no_more_is_read_than_so_many_bytes(
 def test_only_logs_are_read(logs: ContainerLogs, folder: Path) -> None:
     (folder / "0.log").write_text(cri("crashed"))
     for name in (
-        "0.log.20260101-000000",
-        "1.log.20260101-000000.gz",
+        "0.log.20260101-000000.gz",
+        "0.log.20260101",
+        "0.log.20260101-000000.tmp",
         "x.log",
         "2.log.tmp",
         "-3.log",
