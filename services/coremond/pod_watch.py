@@ -32,6 +32,8 @@ _DENIED_DELAY = 60.0
 _EVENT_LIMIT = 16 * 2**20
 """Bytes of one change; a pod has at most 3 MiB."""
 _DENIED, _FORBIDDEN, _GONE = 401, 403, 410
+_ANEW = {_FORBIDDEN, _GONE}
+"""All is listed again: a watch that is not allowed tells of no change, though a list may be."""
 
 
 class _Page(msgspec.Struct):
@@ -105,7 +107,7 @@ class PodWatch:
                 self._watch(api)
             except ApiError as error:
                 self._failures += 1
-                if error.status == _GONE or isinstance(error.__cause__, msgspec.MsgspecError):
+                if error.status in _ANEW or isinstance(error.__cause__, msgspec.MsgspecError):
                     self._version = ""
                 if error.status == _DENIED:
                     api = None  # the account may be another by now
@@ -154,7 +156,6 @@ class PodWatch:
             if not position.continue_:
                 self._cache.replace_all(pods)
                 self._version = position.resource_version
-                self._say("")
                 return
 
     def _watch(self, api: Any) -> None:

@@ -307,6 +307,19 @@ def test_a_refusal_is_said_once_in_the_apis_words_and_so_is_its_end(
     assert caplog.records[0].facts == {"err": "pods is forbidden"}  # type: ignore[attr-defined]
 
 
+def test_who_may_list_and_not_watch_lists_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    refused = RefusedError(403, "pods is forbidden: cannot watch")
+    api = Api(page("a"), refused, page("a", "b"), refused, page("c"), Stream(None))
+
+    with watching(api) as cache:
+        until(lambda: len(api.versions) == 3)
+        assert names(cache) == {"c"}
+
+    assert api.lists == 3
+    assert events_said(caplog) == ["failed to list pods", "pods listed again"]
+
+
 def test_who_is_not_known_any_more_connects_anew() -> None:
     api = Api(RefusedError(401, "Unauthorized"), page("a"), RefusedError(500, "no"), Stream(None))
 
