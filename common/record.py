@@ -111,6 +111,7 @@ class CrashRecord(Crash):
     """What is known of the pod; None where none was found."""
     log: str = ""
     """The file name of the end of the container's log; empty where there is none."""
+    log_size: int = 0
     elf: bool = True
     codec: CodecName = "gzip"
     """How the core is packed."""
@@ -147,6 +148,11 @@ class CrashRecord(Crash):
     def core(self) -> str:
         """The file name of the core."""
         return self.name + CORE_SUFFIXES[self.codec]
+
+    @property
+    def occupied(self) -> int:
+        """Bytes that its files have on the disk."""
+        return self.packed + self.log_size
 
     @property
     def checksum(self) -> str:

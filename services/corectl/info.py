@@ -119,6 +119,7 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
     "size": _bytes,
     "data": _bytes,
     "packed": _bytes,
+    "log_size": lambda size: _bytes(size) if size else "",
     "rlimit": _bytes,
     "identity": lambda identity: f"pod by {identity.by}, container by {identity.container_by}",
     "sources": lambda sources: ", ".join(source.name for source in sources),

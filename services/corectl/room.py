@@ -66,5 +66,5 @@ def tally(records: Iterable[CrashRecord]) -> Tally:
     size = 0
     for record in records:
         counts[record.state] += 1
-        size += record.packed if record.state == "stored" else 0
+        size += record.occupied if record.state == "stored" else 0
     return Tally(**counts, bytes=size)

@@ -165,7 +165,7 @@ class Measures:
             last = max(last, record.stored_at or 0)
             if record.state == "stored":
                 cores += 1
-                size += record.packed
+                size += record.occupied
         self._records.set(number)
         self._cores.set(cores)
         self._bytes.set(size)

@@ -90,7 +90,7 @@ def choose_for_room(
     process that crashes in a loop cannot push out the only core of a quiet one.
     """
     kept = sorted(stored, key=lambda record: (record.crashed_at, record.name))
-    if sum(record.packed for record in kept) < needed:
+    if sum(record.occupied for record in kept) < needed:
         return None
     count = Counter(record.key for record in kept)
     if newcomer:
@@ -101,7 +101,7 @@ def choose_for_room(
         worst = max(kept, key=lambda record: count[record.key])
         kept.remove(worst)
         count[worst.key] -= 1
-        needed -= worst.packed
+        needed -= worst.occupied
         removals.append(worst)
     return removals
 

@@ -25,7 +25,7 @@ class Room:
         """
         going = list(replaces)
         stored = [record for record in self._stored() if record not in going]
-        freed = sum(record.packed for record in going)
+        freed = sum(record.occupied for record in going)
         return retain.choose_for_room(stored, newcomer, self._surplus([*stored, newcomer], freed))
 
     def choose_for_part(self, newcomer: CrashRecord, written: int) -> list[CrashRecord]:
@@ -46,5 +46,5 @@ class Room:
         return [record for record in self._store.records() if record.state == "stored"]
 
     def _surplus(self, stored: Iterable[CrashRecord], freed: int = 0) -> int:
-        over = sum(record.packed for record in stored) - self._max_use if self._max_use else 0
+        over = sum(record.occupied for record in stored) - self._max_use if self._max_use else 0
         return max(over, self._disk.lacking(self._store.descriptor) - freed, 0)

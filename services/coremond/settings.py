@@ -43,8 +43,8 @@ class Retention:
     when they are older than this; 0 = off."""
 
     max_use: int = 0
-    """COREMON_MAX_USE: so many bytes of cores are kept; the process with the most cores gives its
-    oldest first; 0 = off."""
+    """COREMON_MAX_USE: so many bytes of cores, and of logs beside them, are kept; the process with
+    the most cores gives its oldest first; 0 = off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

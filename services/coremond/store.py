@@ -158,7 +158,7 @@ class CoreStore:
         """Write the end of the container's log, which goes with the core; give the new record."""
         name = record.name + LOG_SUFFIX
         files.write_durably(self._directory, name, log_end)
-        return replace(record, log=name)
+        return replace(record, log=name, log_size=len(log_end))
 
     def settle(self, packed: Packed, descriptor: int) -> Sums:
         """Make the packed core in *descriptor* durable, and read it back.

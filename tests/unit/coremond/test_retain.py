@@ -273,6 +273,13 @@ def test_of_equals_the_oldest_goes() -> None:
     assert retain.choose_for_room(cores, None, 15) == [cores[1], cores[2]]
 
 
+def test_the_end_of_a_log_takes_room_as_a_core_does() -> None:
+    cores = [replace(sized("a", 1), log_size=90), sized("b", 2)]
+
+    assert retain.choose_for_room(cores, None, 100) == [cores[0]]
+    assert retain.choose_for_room(cores, None, 111) is None
+
+
 def test_what_cannot_be_made_room_for_costs_nobody_anything() -> None:
     assert retain.choose_for_room([sized("tmm", 1)], sized("bgpd", 2), 11) is None
     assert retain.choose_for_room([], sized("bgpd", 2), 1) is None
