@@ -298,7 +298,7 @@ def _is_said_of(pod: Pod, claim: Claim) -> bool:
 
 
 def _choose_container(pod: Pod, crash: Crash, claim: Claim) -> tuple[str, ContainerBy]:
-    running = [each for each in pod.containers if not each.is_over]
+    running = [each for each in pod.containers if _ran(each, crash.crashed_at)] or pod.containers
     if not running:  # nobody knows them
         return (claim.container, "core-environ") if claim.container else (stem(pod.name), "guess")
     if len(running) == 1:
@@ -310,6 +310,12 @@ def _choose_container(pod: Pod, crash: Crash, claim: Claim) -> tuple[str, Contai
         return alike[0].name, "process"
     regular = [each for each in running if each.kind == "container"]
     return (alike or regular or running)[0].name, "guess"
+
+
+def _ran(container: Container, moment: int) -> bool:
+    """Say whether the *container* may have run at the *moment*: the same clock tells both."""
+    is_begun = container.since - _SECOND <= moment
+    return is_begun and (container.until is None or moment <= container.until)
 
 
 def _fits(pod: Pod, crash: Crash) -> bool:

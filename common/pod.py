@@ -8,10 +8,10 @@ ContainerKind = Literal["container", "init", "ephemeral"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
-    """A container of a pod's; what nobody told is empty or None."""
+    """A container of a pod's; what nobody told is empty or None. Moments are ns since the epoch."""
 
     name: str
-    kind: ContainerKind = "container"
+    kind: ContainerKind | None = None
     ids: tuple[str, ...] = ()
     """The ids it has had, the newest first."""
     image: str = ""
@@ -20,8 +20,10 @@ class Container:
     """The program that it is told to run."""
     restart_count: int | None = None
     limits: dict[str, str] = field(default_factory=dict)
-    is_over: bool = False
-    """It has ended, and is not started again."""
+    since: int = 0
+    """When it was first started, at the latest; 0 is unknown."""
+    until: int | None = None
+    """When it had ended at the latest, if it is not started again; 0 is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

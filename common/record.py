@@ -9,6 +9,7 @@ import msgspec
 from common.errors import MessageError
 from common.item import CodecName, Crash
 from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIXES, encode_name
+from common.pod import ContainerKind
 
 RECORD_VERSION = 1
 RECORD_LIMIT = 4 * 2**20
@@ -51,6 +52,7 @@ class PodFacts:
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     """Those that were asked for."""
+    container_kind: ContainerKind | None = None
     image: str = ""
     image_id: str = ""
     restart_count: int | None = None

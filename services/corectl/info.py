@@ -81,6 +81,7 @@ def _pod_lines(facts: PodFacts) -> list[tuple[str, str]]:
         ("Pod UID", safe(facts.uid)),
         ("Owner", safe(owner)),
         ("QoS class", safe(facts.qos)),
+        ("Container kind", facts.container_kind or ""),
         ("Image", safe(facts.image)),
         ("Image ID", safe(facts.image_id)),
         ("Restarts", restarts),

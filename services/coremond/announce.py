@@ -15,6 +15,7 @@ from threading import Condition, Thread
 from typing import Any
 
 from common.log import Logger
+from common.pod import ContainerKind
 from common.record import CrashRecord
 from services.coremond.cluster import ANSWER_WITHIN, ApiError, as_api_error, connect, is_used
 from services.coremond.settings import CoremondSettings
@@ -31,6 +32,13 @@ _MOST = 1024
 """Events that are known at once; the least recent goes."""
 _DELAY = 30.0
 """Seconds without a request after one failed."""
+
+_LISTS: dict[ContainerKind, str] = {
+    "container": "containers",
+    "init": "initContainers",
+    "ephemeral": "ephemeralContainers",
+}
+"""Where a pod's spec has containers of a kind."""
 
 _Key = tuple[str, ...]
 
@@ -161,7 +169,7 @@ class Announcer:
                 "namespace": record.namespace,
                 "name": record.pod,
                 "uid": record.kubernetes.uid if record.kubernetes else "",
-                "fieldPath": f"spec.containers{{{record.container}}}",
+                **_field_path(record),
             },
             "reason": "CoreDumped",
             "type": "Warning",
@@ -211,9 +219,19 @@ def _event_name(record: CrashRecord, now: float) -> str:
     return f"{record.pod[:200].rstrip('.-')}.{int(now * 1e9):x}{record.id}"
 
 
+def _field_path(record: CrashRecord) -> dict[str, str]:
+    """Point at the container in the pod's spec, where it is known which it is."""
+    if record.identity.container_by == "guess":
+        return {}
+    kind = record.kubernetes and record.kubernetes.container_kind
+    return {"fieldPath": f"spec.{_LISTS[kind or 'container']}{{{record.container}}}"}
+
+
 def describe(record: CrashRecord, core: Path | None) -> str:
     """Say in a sentence what crashed, of what, and where its core is."""
-    text = f"{record.process} (pid {record.pid}) in container {record.container} died"
+    is_guess = record.identity.container_by == "guess"
+    container = f"{record.container}{' (a guess)' if is_guess else ''}"
+    text = f"{record.process} (pid {record.pid}) in container {container} died"
     if record.signal:
         text += f" of {_signal(record.signal)}"
     where = f"core: {core}" if core else f"no core was kept: {record.reason}"

@@ -77,6 +77,7 @@ def pod_facts(pod: Pod, name: str) -> PodFacts:
         qos=pod.qos,
         labels=pod.labels,
         annotations=pod.annotations,
+        container_kind=container.kind if container else None,
         image=container.image if container else "",
         image_id=container.image_id if container else "",
         restart_count=container.restart_count if container else None,

@@ -58,6 +58,7 @@ class _ContainerSpec(_Part):
     name: str
     image: str = ""
     command: list[str] | None = None
+    restart_policy: str | None = None
     resources: _Resources | None = None
 
 
@@ -73,9 +74,16 @@ class _Spec(_Part):
 class _Ended(_Part):
     container_id: str | None = msgspec.field(default=None, name="containerID")
     exit_code: int = 0
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class _Running(_Part):
+    started_at: str | None = None
 
 
 class _State(_Part):
+    running: _Running | None = None
     terminated: _Ended | None = None
 
 
@@ -160,7 +168,7 @@ class PodCache:
             return  # anybody may write a static pod's uid on his own
         before = before or self._deleted.pop(pod.uid, None)
         if before:
-            pod = replace(pod, containers=_with_earlier_ids(pod.containers, before))
+            pod = replace(pod, containers=_with_what_was(pod.containers, before))
             self._forget_ids(before)
         self._pods[pod.uid] = pod
         self._index(pod)
@@ -281,8 +289,11 @@ def _container(
     kind: ContainerKind, spec: _ContainerSpec, status: _ContainerStatus | None
 ) -> Container:
     limits = (spec.resources.limits if spec.resources else None) or {}
+    running = status.state.running if status and status.state else None
     ended = status.state.terminated if status and status.state else None
     before = status.last_state.terminated if status and status.last_state else None
+    is_first = status is not None and not status.restart_count
+    is_over = kind != "container" and spec.restart_policy != "Always"
     ids = [status.container_id if status else None]
     ids += [state.container_id for state in (ended, before) if state]
     return Container(
@@ -294,7 +305,8 @@ def _container(
         command=(spec.command or [""])[0],
         restart_count=status.restart_count if status else None,
         limits={name: str(value) for name, value in limits.items()},
-        is_over=kind != "container" and ended is not None and ended.exit_code == 0,
+        since=_moment(begun.started_at) if is_first and (begun := running or ended) else 0,
+        until=_moment(ended.finished_at) if is_over and ended and not ended.exit_code else None,
     )
 
 
@@ -303,9 +315,13 @@ def _bare(container_id: str) -> str:
     return container_id.rpartition("/")[2]
 
 
-def _with_earlier_ids(containers: tuple[Container, ...], before: Pod) -> tuple[Container, ...]:
+def _with_what_was(containers: tuple[Container, ...], before: Pod) -> tuple[Container, ...]:
     return tuple(
-        replace(each, ids=tuple(dict.fromkeys((*each.ids, *earlier.ids)))[:_MOST_IDS])
+        replace(
+            each,
+            ids=tuple(dict.fromkeys((*each.ids, *earlier.ids)))[:_MOST_IDS],
+            since=earlier.since or each.since,
+        )
         if (earlier := before.container(each.name))
         else each
         for each in containers

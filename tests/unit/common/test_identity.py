@@ -51,7 +51,10 @@ class Known:
 
 def pod(name: str = "web-0", uid: str = UID, *containers: Container | str, **facts: Any) -> Pod:
     """Make a pod; a container may be given by its name."""
-    made = tuple(Container(name=c) if isinstance(c, str) else c for c in containers or ("app",))
+    made = tuple(
+        Container(name=c, kind="container") if isinstance(c, str) else c
+        for c in containers or ("app",)
+    )
     ordinary = {"namespace": "shop", "hostname": name, "containers": made}
     return Pod(**{"name": name, "uid": uid, **ordinary, **facts})
 
@@ -424,6 +427,7 @@ def test_a_claim_has_names_of_kubernetes_only(environ: list[tuple[str, str]]) ->
 # The container.
 
 
+APP = Container(name="app", kind="container")
 INIT = Container(name="setup", kind="init")
 DEBUG = Container(name="debugger", kind="ephemeral")
 
@@ -432,7 +436,13 @@ DEBUG = Container(name="debugger", kind="ephemeral")
     ("containers", "facts", "expected"),
     [
         (("app",), {}, ("app", "only-one")),
-        (("app", replace(INIT, is_over=True)), {}, ("app", "only-one")),
+        (("app", replace(INIT, until=0)), {}, ("app", "only-one")),
+        (("app", replace(INIT, until=CRASHED_AT - 1)), {}, ("app", "only-one")),
+        (("app", replace(INIT, until=CRASHED_AT)), {}, ("app", "guess")),
+        ((replace(APP, since=CRASHED_AT + 2 * 10**9), INIT), {}, ("setup", "only-one")),
+        ((replace(APP, since=CRASHED_AT + 9 * 10**8), INIT), {}, ("app", "guess")),
+        ((replace(APP, since=CRASHED_AT + 2 * 10**9),), {}, ("app", "only-one")),
+        ((replace(APP, since=2**62), replace(INIT, until=1)), {}, ("app", "guess")),
         (("crash", "app"), {}, ("crash", "process")),
         (("app", Container(name="x", command="/bin/crash")), {}, ("x", "process")),
         (("app", Container(name="x", image="r.io:5000/a/crash:1@sha256:0")), {}, ("x", "process")),

@@ -132,12 +132,18 @@ def test_plain_columns_line_up_and_end_without_blanks() -> None:
 
 def test_info_tells_what_is_known_of_the_pod() -> None:
     facts = PodFacts(
-        uid="0f1e", owner_kind="Deployment", owner_name="web", image="app:1", labels={"a": "b\n"}
+        uid="0f1e",
+        owner_kind="Deployment",
+        owner_name="web",
+        container_kind="init",
+        image="app:1",
+        labels={"a": "b\n"},
     )
     lines = {line.strip() for line in lines_of(crash(kubernetes=facts), "present")}
 
     assert {"Pod UID: 0f1e", "Owner: Deployment/web", "Image: app:1", "Labels: a=b\\n"} <= lines
-    assert not any(line.startswith(("Restarts", "Limits")) for line in lines)
+    assert "Container kind: init" in lines
+    assert not any(line.startswith(("Restarts", "Limits", "Log")) for line in lines)
 
 
 def test_a_pod_is_shown_with_its_namespace_and_a_doubt() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from common.pod import ContainerKind
 from common.record import CrashRecord, Identity, PodFacts
 from services.coremond import announce
 from services.coremond.announce import Announcer, describe
@@ -102,7 +103,13 @@ def announcer(api: Api, clock: Clock) -> Iterator[Announcer]:
 
 
 def record(**facts: Any) -> CrashRecord:
-    return crash(namespace="shop", kubernetes=PodFacts(uid="u-1"), node="node-1", **facts)
+    known = {
+        "namespace": "shop",
+        "kubernetes": PodFacts(uid="u-1"),
+        "identity": Identity(by="container-id", container_by="container-id"),
+        "node": "node-1",
+    }
+    return crash(**{**known, **facts})
 
 
 def until(is_so: Callable[[], object]) -> None:
@@ -139,6 +146,38 @@ def test_a_crash_becomes_an_event_on_its_pod(announcer: Announcer, api: Api) -> 
     assert event["firstTimestamp"] == event["lastTimestamp"] == "2025-03-23T14:03:35Z"
     for part in ("observer (pid 9)", "SIGSEGV", str(STORE / core.core), core.id):
         assert part in event["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("container", "spec.containers{app}"),
+        ("init", "spec.initContainers{app}"),
+        ("ephemeral", "spec.ephemeralContainers{app}"),
+    ],
+)
+def test_an_event_points_at_the_container_where_the_pods_spec_has_it(
+    announcer: Announcer, api: Api, kind: ContainerKind, path: str
+) -> None:
+    facts = PodFacts(uid="u-1", container_kind=kind)
+
+    announcer.announce(replace(record(container="app"), kubernetes=facts), 1)
+
+    until(lambda: api.events)
+    assert [event["involvedObject"]["fieldPath"] for event in api.events.values()] == [path]
+
+
+def test_a_container_that_is_a_guess_is_called_one_and_not_pointed_at(
+    announcer: Announcer, api: Api
+) -> None:
+    identity = Identity(by="pod-uid", container_by="guess")
+
+    announcer.announce(record(container="app", identity=identity), 1)
+
+    until(lambda: api.events)
+    [event] = api.events.values()
+    assert "fieldPath" not in event["involvedObject"]
+    assert "in container app (a guess) died" in event["message"]
 
 
 @pytest.mark.parametrize(

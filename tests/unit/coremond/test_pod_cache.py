@@ -12,6 +12,8 @@ from tests.unit.factories import CRASHED_AT
 
 HASH = "0f" * 16
 MADE = "2026-01-01T00:00:00Z"
+MADE_BY = 1767225601 * 10**9
+"""The end of that second."""
 SECOND = 10**9
 
 
@@ -188,16 +190,22 @@ def test_a_container_that_restarts_for_ever_is_remembered_in_bounds(cache: PodCa
 
 def test_init_and_ephemeral_containers_are_over_once_they_ended_well(cache: PodCache) -> None:
     def ended(name: str, code: int) -> dict[str, Any]:
-        return {"name": name, "state": {"terminated": {"exitCode": code}}}
+        state = {"exitCode": code, "finishedAt": MADE if name != "lost" else None}
+        return {"name": name, "state": {"terminated": state}}
 
     cache.put(
         api_pod(
             spec={
-                "initContainers": [{"name": "done"}, {"name": "failed"}, {"name": "new"}],
+                "initContainers": [
+                    *({"name": name} for name in ("done", "failed", "lost", "new")),
+                    {"name": "proxy", "restartPolicy": "Always"},
+                ],
                 "ephemeralContainers": [{"name": "debugger"}],
             },
             status={
-                "initContainerStatuses": [ended("done", 0), ended("failed", 139)],
+                "initContainerStatuses": [
+                    *(ended("done", 0), ended("lost", 0), ended("failed", 139), ended("proxy", 0))
+                ],
                 "ephemeralContainerStatuses": [ended("debugger", 0)],
                 "containerStatuses": [ended("app0", 0)],
             },
@@ -207,13 +215,37 @@ def test_init_and_ephemeral_containers_are_over_once_they_ended_well(cache: PodC
     found = cache.by_uid(UID)
 
     assert found
-    assert {(each.name, each.kind, each.is_over) for each in found.containers} == {
-        ("app0", "container", False),
-        ("done", "init", True),
-        ("failed", "init", False),
-        ("new", "init", False),
-        ("debugger", "ephemeral", True),
+    assert {(each.name, each.kind, each.until) for each in found.containers} == {
+        ("app0", "container", None),
+        ("done", "init", MADE_BY),
+        ("failed", "init", None),
+        ("lost", "init", 0),
+        ("new", "init", None),
+        ("proxy", "init", None),
+        ("debugger", "ephemeral", MADE_BY),
     }
+
+
+def test_when_a_container_was_first_started_is_known_from_its_first_start_only(
+    cache: PodCache,
+) -> None:
+    def started(state: str, restarts: int = 0) -> int:
+        status = {
+            "name": "app0",
+            "restartCount": restarts,
+            "state": {state: {"startedAt": MADE} if state != "waiting" else {}},
+        }
+        cache.put(api_pod(status={"containerStatuses": [status]}))
+        found = cache.by_uid(UID)
+        assert found
+        return found.containers[0].since
+
+    assert started("waiting") == 0
+    assert started("running", restarts=1) == 0
+    assert started("running") == MADE_BY
+    assert started("waiting", restarts=1) == MADE_BY
+    cache.delete(api_pod())
+    assert started("terminated") == MADE_BY
 
 
 def test_a_deleted_pod_is_remembered_with_when_it_went(cache: PodCache, clock: Clock) -> None:
