@@ -118,7 +118,9 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
             )
             log.debug("systemd-coredump may connect", addr=settings.systemd_socket)
         recovering = Thread(
-            target=_recover, args=(spool.recover(), tell_again, settings.effort, stop), daemon=True
+            target=_recover,
+            args=(spool.recover(stop.is_set), tell_again, settings.effort, stop),
+            daemon=True,
         )
         recovering.start()
         log.info("listen and serve", addr=settings.apport_socket)

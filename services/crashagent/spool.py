@@ -11,11 +11,13 @@ What one crash leaves on disk, in order, so that a kill at any instant loses not
 """
 
 import errno
+import fcntl
+import math
 import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +48,10 @@ from services.crashagent.part import ROOM, Part, open_part
 log = Logger()
 
 KILLED = "crashagent was ended while the core came in"
+_PATIENCE = 10.0
+"""Seconds for which an earlier crashagent's keeper may work on in the spool."""
+_PAUSE = 0.1
+"""Seconds between two looks whether it does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,25 +196,31 @@ class Spool:
     def _rename(self, old: str, new: str) -> None:
         os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
-    def recover(self) -> Iterator[CrashItem]:
+    def recover(self, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[CrashItem]:
         """Find every intake that an earlier crashagent left; they are finished one by one.
 
-        That takes time, as much is read again: it may be done while others come in.
+        That takes time, as much is read again: it may be done while others come in. It waits, until
+        *is_stopped*, for whoever else works in the directory: another crashagent, or the keeper of
+        an earlier one, which must find what is noted there before it is finished.
         """
-        names = {name for name in os.listdir(self._directory) if self._is_file(name)}
-        for name in names:
-            if name.startswith("." + naming.INTAKE_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
-                remove(self._directory, name)
+        names = self._files()
+        return self._take_up(_moments(names), _temporaries(names), is_stopped)
+
+    def _take_up(
+        self, left: set[int], temporaries: set[str], is_stopped: Callable[[], bool]
+    ) -> Iterator[CrashItem]:
+        if not self._have_alone(is_stopped):
+            return
+        for name in temporaries:
+            remove(self._directory, name)
+        names = self._files()
         whole = {
             moment: source
             for name in names
             if (source := naming.source_of_sidecar(name))
             and (moment := naming.moment_of(source)) is not None
         }
-        return self._finish_all(sorted(_moments(names)), whole)
-
-    def _finish_all(self, moments: list[int], whole: dict[int, str]) -> Iterator[CrashItem]:
-        for moment in moments:
+        for moment in sorted(left & _moments(names)):
             try:
                 if moment in whole:
                     yield self._finish_renaming(moment, whole[moment])
@@ -222,8 +234,38 @@ class Spool:
                     effect="it is tried again at the next start",
                 )
 
-    def _is_file(self, name: str) -> bool:
-        return stat.S_ISREG(os.lstat(name, dir_fd=self._directory).st_mode)
+    def _have_alone(self, is_stopped: Callable[[], bool]) -> bool:
+        """Wait until nobody else works in the spool; False if it was stopped before.
+
+        The lock is let go with the last descriptor, which the keeper has.
+        """
+        said_at = time.monotonic() + _PATIENCE
+        while not is_stopped():
+            try:
+                fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= said_at:
+                    said_at = math.inf
+                    log.warning(
+                        "another crashagent is there",
+                        file=str(self._path / naming.SPOOL),
+                        effect="what was left there is taken up once it has ended",
+                    )
+                time.sleep(_PAUSE)
+            except OSError:  # such a file system knows no locks of directories
+                return True
+            else:
+                return True
+        return False
+
+    def _files(self) -> set[str]:
+        """Name what is a file; others may remove some meanwhile."""
+        names = set()
+        for name in os.listdir(self._directory):
+            with suppress(FileNotFoundError):
+                if stat.S_ISREG(os.lstat(name, dir_fd=self._directory).st_mode):
+                    names.add(name)
+        return names
 
     def _finish_renaming(self, moment: int, source: str) -> CrashItem:
         item = self._read_item(naming.sidecar_name(source), moment)
@@ -278,6 +320,15 @@ class Spool:
 
 def _intake_item(crashed_at: int) -> str:
     return f"{naming.INTAKE_PREFIX}{crashed_at:019d}{naming.SIDECAR_SUFFIX}"
+
+
+def _temporaries(names: set[str]) -> set[str]:
+    """Choose what is being written, or was when its writer ended."""
+    return {
+        name
+        for name in names
+        if name.startswith("." + naming.INTAKE_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
+    }
 
 
 def _moments(names: set[str]) -> set[int]:

@@ -11,6 +11,7 @@ from common.item import CrashItem, Encoding, to_json
 from common.naming import SPOOL, read_source_name, sidecar_name
 from common.packing.crew import Crew
 from common.packing.sources import StreamSource
+from services.crashagent import spool as spools
 from services.crashagent.spool import KILLED, Intake, IntakeNote, Spool
 from tests.unit.factories import (
     CRASHED_AT,
@@ -250,6 +251,50 @@ def test_a_kill_at_any_change_of_the_disk_leaves_one_core(
 
     assert len(cores(tmp_path)) == was_noted
     assert len(listed(tmp_path)) == 2 * was_noted
+
+
+def test_nothing_is_taken_up_while_another_works_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(spools, "_PATIENCE", 0.0)
+    monkeypatch.setattr(spools, "_PAUSE", 0.0)
+    first = Spool(tmp_path, "node-1", "raw", CREW)
+    list(first.recover())
+    intake, left = (first.begin(item(crashed_at=CRASHED_AT + n, truncated=True)) for n in range(2))
+    looks = 0
+
+    def watch_the_first_end() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            fill(intake, b"a core")
+            first.finish(intake)
+        if looks == 5:
+            for each in (intake, left, first):
+                each.close()
+        return False
+
+    with opened(tmp_path) as second:
+        told = list(second.recover(watch_the_first_end))
+
+    assert [(each.crashed_at, each.truncated) for each in told] == [(CRASHED_AT + 1, True)]
+    assert len(cores(tmp_path)) == 2
+    assert [record.message for record in caplog.records] == [
+        "another crashagent is there",
+        "core came in partly",
+    ]
+
+
+def test_who_is_stopped_waits_for_nobody_and_takes_up_nothing(tmp_path: Path) -> None:
+    place(tmp_path, NOTE).write_bytes(NOTED[NOTE])
+
+    with opened(tmp_path) as first, opened(tmp_path) as second:
+        list(first.recover(lambda: False))
+        place(tmp_path, NOTE).write_bytes(NOTED[NOTE])
+        stopped = iter([False, False, True])
+        assert list(second.recover(lambda: next(stopped))) == []
+
+    assert NOTE in listed(tmp_path)
 
 
 @pytest.mark.parametrize("kill_at", range(6))
