@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Protocol
@@ -25,9 +26,10 @@ from common.log import Logger
 from common.monitor import State, monitored
 from common.packing.crew import Crew
 from common.workqueue import ItemSender, items_endpoint
-from services.crashagent import keeper
 from services.crashagent.apport import ApportServer
 from services.crashagent.intakes import STOP_GRACE, Intakes
+from services.crashagent.keeper import KeeperWatch
+from services.crashagent.keeper import start as start_keeper
 from services.crashagent.kernel import KernelServer
 from services.crashagent.listener import inherited_listener, open_listener
 from services.crashagent.measures import Measures
@@ -41,8 +43,8 @@ from services.crashagent.wellbeing import faults_of
 log = Logger()
 
 
-def serve(settings: CrashagentSettings, stop: Stop) -> None:
-    """Take crashes in until *stop*."""
+def serve(settings: CrashagentSettings, stop: Stop, *, keeper: int | None = None) -> None:
+    """Take crashes in until *stop*, or until the *keeper* has ended."""
     _allow_descriptors()
     hostname = settings.pod_name
     if not hostname:
@@ -117,6 +119,7 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
                 )
             )
             log.debug("systemd-coredump may connect", addr=settings.systemd_socket)
+        watch = KeeperWatch(keeper) if keeper is not None else None
         recovering = Thread(
             target=_recover,
             args=(spool.recover(stop.is_set), tell_again, settings.effort, stop),
@@ -130,16 +133,18 @@ def serve(settings: CrashagentSettings, stop: Stop) -> None:
             measures.registry,
             lambda: State(faults=tuple(faults_of(settings))),
         ):
-            _serve_all(servers, stop)
+            _serve_all([*servers, *([watch] if watch else [])], stop)
         intakes.stop()
         recovering.join(STOP_GRACE)
+    if watch and watch.has_ended:
+        raise SystemExit(os.EX_TEMPFAIL)
 
 
 class Server(Protocol):
-    """One way in."""
+    """One way in, or another thing that goes on all the time."""
 
     def serve(self, stop: Stop) -> None:
-        """Take crashes in until *stop*."""
+        """Go on until *stop*."""
         ...
 
 
@@ -194,12 +199,12 @@ def _spool(settings: CrashagentSettings, hostname: str, crew: Crew) -> Spool:
 
 def main() -> int:
     """Run crashagent; the result is its exit status."""
-    if "CRASHAGENT_LISTEN_FD" in os.environ:  # without it, there is nowhere to hand crashes on to
-        keeper.start()
+    # Without that socket, there is nowhere to hand crashes on to.
+    keeper = start_keeper() if "CRASHAGENT_LISTEN_FD" in os.environ else None
     return daemon.run(
         "crashagent",
         CrashagentSettings.from_env,
-        serve,
+        partial(serve, keeper=keeper),
         proc="crashagent",
         missing_levels_are_said=False,
     )

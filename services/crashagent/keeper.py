@@ -17,12 +17,16 @@ import time
 from contextlib import suppress
 
 from common import naming
+from common.daemon import Stop
 from common.errors import CollectorError
 from common.files import opened_directory, read_limited
 from common.item import MESSAGE_LIMIT
+from common.log import Logger
 from services.crashagent.apport_message import ANCILLARY_SIZE, MESSAGE_SIZE, read_descriptors
 from services.crashagent.settings import CrashagentSettings
 from services.crashagent.spool import IntakeNote
+
+log = Logger()
 
 _CLONE_FILES = 0x00000400
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
@@ -30,11 +34,14 @@ _PATIENCE = 5.0
 """Seconds that a sender has to say what it had not said yet."""
 
 
-def start() -> bool:
-    """Start the keeper of this process, which must not have threads yet; False if it cannot be."""
+def start() -> int | None:
+    """Start the keeper of this process, which must not have threads yet; None if it cannot be.
+
+    The result is a descriptor that is readable once the keeper has ended.
+    """
     number = _SYS_CLONE.get(platform.machine())
     if number is None:
-        return False
+        return None
     crashagent = os.pidfd_open(os.getpid())
     keeper = ctypes.CDLL(None).syscall(number, _CLONE_FILES | signal.SIGCHLD, 0, 0, 0, 0)
     if keeper == 0:
@@ -43,7 +50,26 @@ def start() -> bool:
             _keep(crashagent)
         finally:
             os._exit(0)
-    return bool(keeper > 0)
+    return os.pidfd_open(keeper) if keeper > 0 else None
+
+
+class KeeperWatch:
+    """Has crashagent stop when its *keeper* ends: only one that starts can have another."""
+
+    def __init__(self, keeper: int) -> None:
+        self._keeper = keeper
+        self.has_ended = False
+
+    def serve(self, stop: Stop) -> None:
+        """Watch until *stop*, or until the keeper has ended."""
+        select.select([self._keeper, stop.fileno()], [], [])
+        if not stop.is_set():
+            self.has_ended = True
+            log.error(
+                "keeper ended",
+                reason="somebody killed it",
+                effect="crashagent starts afresh, once what is on its way has come in",
+            )
 
 
 def _keep(crashagent: int) -> None:

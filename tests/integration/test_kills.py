@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+import psutil
 import pytest
 
 from services.bundle import hold_sockets
@@ -172,6 +173,26 @@ def test_a_crash_that_was_accepted_and_not_noted_yet_outlives_crashagent(bundle:
     os.close(writing)
     [record] = bundle.wait_for_stored()
     assert (record["pid"], record["size"], record["truncated"]) == (8, 8, False)
+
+
+def test_without_its_keeper_crashagent_starts_afresh_and_loses_nothing(bundle: Bundle) -> None:
+    crashagent = psutil.Process(bundle.pid_of("crashagent"))
+    [keeper] = crashagent.children()
+    with crashes.Sender(bundle.apport_socket) as sender:
+        sender.send_message(b"7 11 0 1")
+        sender.write(b"the ")
+        wait_until(lambda: list(bundle.spool.glob(".intake.*.part")), "the intake")
+
+        keeper.kill()
+
+        bundle.wait_for("keeper ended")
+        sender.write(b"core")
+    [record] = bundle.wait_for_stored()
+    assert (record["size"], record["truncated"]) == (8, False)
+    wait_until(lambda: bundle.pid_of("crashagent") not in {0, crashagent.pid}, "its next start")
+    next_one = psutil.Process(bundle.pid_of("crashagent"))
+    [another] = wait_until(next_one.children, "another keeper")
+    assert another.pid != keeper.pid
 
 
 def test_a_crash_that_comes_while_crashagent_is_down_waits_for_it(bundle: Bundle) -> None:
