@@ -1,5 +1,8 @@
 """The directories that the settings name, each with its kind."""
 
+import errno
+import fcntl
+
 from common.errors import ConfigError
 from common.kubelet import KubeletLogs
 from services.coremond.apport_cores import ApportCores
@@ -24,11 +27,13 @@ def open_directories(
     )
     try:
         ours.open()
+        _lock(ours.descriptor)
     except OSError as error:
         ours.close()
-        raise ConfigError(
-            [f"COREMON_CRASH_DIR={settings.crash_dir}: {error.strerror or error}"]
-        ) from error
+        reason = error.strerror or error
+        if isinstance(error, BlockingIOError):
+            reason = "another coremond takes what comes in there"
+        raise ConfigError([f"COREMON_CRASH_DIR={settings.crash_dir}: {reason}"]) from error
     foreign = (
         (settings.systemd_dir, SystemdFiles()),
         (settings.apport_reports, ApportReports()),
@@ -47,3 +52,16 @@ def open_directories(
         lambda pod: kubelet is not None and kubelet.is_over(pod),
     )
     return SourceDirectories(pods, ours, *theirs)
+
+
+def _lock(directory: int) -> None:
+    """Have the *directory* alone, as long as it is open; BlockingIOError where another has it.
+
+    Two that took each core would both store it, and count it.
+    """
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            raise
+        # Such a file system knows no locks of directories.

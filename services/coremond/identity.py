@@ -41,7 +41,7 @@ class CrashIdentifier:
         """
         if not self._is_said:
             self._is_said = True
-            log.error("failed to list pods", err="no cluster in sight")
+            log.info("failed to list pods", err="no cluster in sight")
 
         def claim() -> Claim:
             return read_claim(read_environ(read, notes)) if read and notes else Claim()

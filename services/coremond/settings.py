@@ -173,6 +173,8 @@ class CoremondSettings(Places):
         reader.require(settings.cores_interval > 0, "COREMON_CORES_INTERVAL: expected more than 0")
         reader.require(settings.scan_interval > 0, "COREMON_SCAN_INTERVAL: expected more than 0")
         for name, other in (
+            ("COREMON_CORES_DIR", settings.cores_dir),
+            ("COREMON_CORES_DIR", settings.store_dir),
             ("COREMON_SYSTEMD_DIR", settings.systemd_dir),
             ("COREMON_APPORT_CORES_DIR", settings.apport_cores_dir),
         ):

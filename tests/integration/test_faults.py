@@ -373,18 +373,30 @@ def test_a_second_start_is_told_of_the_first(bundle: Bundle) -> None:
     second = subprocess.run(
         [BIN / "coremond-bundle"], env=bundle.env, capture_output=True, text=True, timeout=30
     )
-    other_coremond = subprocess.run(
-        [BIN / "coremond"],
-        env=bundle.env | {"COREMON_RUN_DIR": str(bundle.home / "other")},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    of_others = {
+        "COREMON_RUN_DIR": str(bundle.home / "other"),
+        "COREMON_CRASH_DIR": str(bundle.home / "crash-2"),
+        "NODE_NAME": "node-2",
+    }
+    Path(of_others["COREMON_CRASH_DIR"]).mkdir()
+
+    def start_beside(shared: str) -> subprocess.CompletedProcess[str]:
+        settings = of_others | {shared: bundle.env.get(shared, "node-1")}
+        return subprocess.run(
+            [BIN / "coremond"],
+            env=bundle.env | settings,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    in_its_store, at_its_crashes = start_beside("NODE_NAME"), start_beside("COREMON_CRASH_DIR")
 
     assert second.returncode == os.EX_CONFIG
     assert "another program listens there" in second.stderr
-    assert other_coremond.returncode == os.EX_CONFIG
-    assert "another coremond keeps its cores there" in other_coremond.stdout
+    assert in_its_store.returncode == at_its_crashes.returncode == os.EX_CONFIG
+    assert "another coremond keeps its cores there" in in_its_store.stdout
+    assert "another coremond takes what comes in there" in at_its_crashes.stdout
     put_core(bundle)
     bundle.wait_for_stored()
 

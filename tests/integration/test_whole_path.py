@@ -44,7 +44,7 @@ PAGE = """\
 "ts"="2025-03-23 14:03:35.923"|"l"="info"|"m"="new core file detected"\
 |"lt"="A"|"file"="/var/crash/core.observer.9.f5-observer-0.1742738615173108860"\
 |"ct"="f5-coremond"|"v"="1.0"
-"ts"="2025-03-23 14:03:35.950"|"l"="error"|"m"="failed to list pods"\
+"ts"="2025-03-23 14:03:35.950"|"l"="info"|"m"="failed to list pods"\
 |"lt"="A"|"err"="no cluster in sight"|"ct"="f5-coremond"|"v"="1.0"
 "ts"="2025-03-23 14:03:35.950"|"l"="info"|"m"="creating coredump"\
 |"lt"="A"|"src"="/var/crash/core.observer.9.f5-observer-0.1742738615173108860"\

@@ -147,12 +147,20 @@ def test_a_directory_of_others_can_be_off(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["COREMON_SYSTEMD_DIR", "COREMON_APPORT_CORES_DIR"])
-def test_what_others_store_is_not_taken_for_what_is_in_our_own_directory(name: str) -> None:
+def test_what_others_store_is_not_taken_for_what_comes_in(name: str) -> None:
     with pytest.raises(ConfigError) as raised:
         CoremondSettings.from_env({name: "/c", "COREMON_CRASH_DIR": "/c"})
 
     [problem] = raised.value.problems
     assert problem == f"{name}='/c': expected another directory than COREMON_CRASH_DIR"
+
+
+@pytest.mark.parametrize("crash_dir", ["/c", "/c/node-1"])
+def test_what_is_stored_is_not_taken_for_what_comes_in(crash_dir: str) -> None:
+    env = {"COREMON_CORES_DIR": "/c", "COREMON_CRASH_DIR": crash_dir, "NODE_NAME": "node-1"}
+
+    with pytest.raises(ConfigError, match="expected another directory than COREMON_CRASH_DIR"):
+        CoremondSettings.from_env(env)
 
 
 @pytest.mark.parametrize(

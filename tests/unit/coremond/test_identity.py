@@ -100,6 +100,7 @@ def test_without_a_host_name_the_node_is_a_guess() -> None:
 
 
 def test_it_is_said_once_that_there_is_no_cluster(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     identifier = CrashIdentifier("node-1")
 
     for _ in range(3):
