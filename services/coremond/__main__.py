@@ -84,11 +84,14 @@ def serve(settings: CoremondSettings, stop: Stop) -> None:
             calm=settings.effort.calm,
         ) as loop:
             measures.watch_store(store.records, store.room)
-            measures.watch_loop(loop.queue, lambda: wall_time(loop.scanned_at))
+            measures.watch_loop(
+                loop.queue, lambda: wall_time(loop.scanned_at), lambda: len(worker.failing())
+            )
             wellbeing = Wellbeing(
                 settings.crash_dir,
                 settings.store_dir,
                 store.check,
+                failing=worker.failing,
                 scan_interval=settings.scan_interval,
             )
             with monitored(

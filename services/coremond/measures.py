@@ -88,6 +88,9 @@ class Measures:
             other=("", OTHER, ""),
         )
         self._queue = registry.gauge("queue", "Sources that wait, or are under way.", ("state",))
+        self._failing = registry.gauge(
+            "crashes_failing", "Cores that could not be stored when that was last tried."
+        )
         self._cores = registry.gauge("store_cores", "Cores in the store.")
         self._bytes = registry.gauge("store_bytes", "Bytes that they take up.")
         self._records = registry.gauge("store_records", "Crash records in the store.")
@@ -173,14 +176,18 @@ class Measures:
         self._last_stored.set(last / NANOSECONDS)
 
     def watch_loop(
-        self, queue: Callable[[], tuple[int, int]], scanned_at: Callable[[], float]
+        self,
+        queue: Callable[[], tuple[int, int]],
+        scanned_at: Callable[[], float],
+        failing: Callable[[], int],
     ) -> None:
-        """Show how many sources wait and are under way, and when the last scan was."""
+        """Show how many sources wait, are under way or *failing*, and when the last scan was."""
 
         def look() -> None:
             waiting, under_way = queue()
             self._queue.set(waiting, "waiting")
             self._queue.set(under_way, "under_way")
+            self._failing.set(failing())
             self._last_scan.set(scanned_at())
 
         self.registry.before_reading(look)

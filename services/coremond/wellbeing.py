@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from common.disk import is_full
@@ -15,7 +15,10 @@ HUNG_AFTER = 300.0
 
 
 class Wellbeing:
-    """Looks at the directories when it is asked; *check_store* raises where the store is gone."""
+    """Looks at the directories when it is asked; *check_store* raises where the store is gone.
+
+    *failing* says of each crash that could not be stored why not.
+    """
 
     def __init__(
         self,
@@ -23,12 +26,14 @@ class Wellbeing:
         store_dir: Path,
         check_store: Callable[[], None],
         *,
+        failing: Callable[[], Sequence[str]] = tuple,
         scan_interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._crash_dir = crash_dir
         self._store_dir = store_dir
         self._check_store = check_store
+        self._failing = failing
         self._scan_interval = scan_interval
         self._clock = clock
 
@@ -39,6 +44,7 @@ class Wellbeing:
             *directory_faults(self._crash_dir),
             *self._store_faults(),
             *self._loop_faults(now - scanned_at),
+            *self._failures(),
         ]
         is_hung = now - beat_at > self._scan_interval + HUNG_AFTER
         return State(faults=tuple(faults), is_hung=is_hung)
@@ -50,6 +56,10 @@ class Wellbeing:
             yield f"{self._store_dir}: {error.strerror or error}"
         else:
             yield from directory_faults(self._store_dir)
+
+    def _failures(self) -> Iterator[str]:
+        if reasons := self._failing():
+            yield f"cores that cannot be stored, and wait: {len(reasons)}; the last: {reasons[-1]}"
 
     def _loop_faults(self, since_scan: float) -> Iterator[str]:
         if since_scan > self._scan_interval + LATE_AFTER:

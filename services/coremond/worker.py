@@ -38,6 +38,8 @@ _DENIED = "COREMON_DENY names its process"
 _FOR_GOOD = 2**63 - 1
 _NO_SPACE_FOR = 10.0
 """Seconds that crashes of a process are turned away after there was no space for its core."""
+_ROUNDING = 4 * 4096
+"""Bytes that a checksum, and three files' last blocks, take up on a disk."""
 SETTLED_FOR = 5.0
 """Seconds without a change after which a file is complete, where leases cannot tell."""
 
@@ -78,6 +80,8 @@ class Worker:
         """The cores that are being converted, as they will be."""
         self._said: dict[Found, str] = {}
         """What was last said of a source that stays, so that it is not said at each scan."""
+        self._failing: dict[Found, str] = {}
+        """Why a source could not be stored when that was last tried."""
 
     def handle(self, found: Found, item: CrashItem | None) -> bool:
         """Take a source all the way; False if it is to be looked at again later.
@@ -115,13 +119,19 @@ class Worker:
         finally:
             os.close(descriptor)
         self._said.pop(found, None)
+        self._failing.pop(found, None)
         return True
+
+    def failing(self) -> list[str]:
+        """Say of each source that could not be stored when that was last tried why not."""
+        return list(self._failing.values())
 
     def forget_missing(self, there: set[Found]) -> None:
         """Forget what was said of sources that are not *there* any more."""
         with self.deciding:
-            for found in self._said.keys() - there:
-                del self._said[found]
+            for said in (self._said, self._failing):
+                for found in said.keys() - there:
+                    del said[found]
 
     def _is_settled(self, found: Found) -> bool:
         """Let a source go that was taken in before; say whether it is one.
@@ -246,10 +256,7 @@ class Worker:
         try:
             with self._undecided(record):
                 stored = self._converter.convert(conversion, self._make_room)
-                stored = find_missing(stored, notes, stored.size)
-                if log_end:
-                    stored = self._store.attach(stored, log_end)
-                self._store.prepare(stored)
+                stored = self._describe(find_missing(stored, notes, stored.size), log_end)
             replaces = retain.choose_replaced(self._recorded(record), self._settings.keep)
             room = self._room.choose_for(stored, replaces)
             if room is not None:
@@ -271,6 +278,22 @@ class Worker:
         self._teller.tell_stored(stored)
         self._hold_at_limit(stored)
         self._delete_source(found, stored, stored.sources[-1])
+
+    def _describe(self, stored: CrashRecord, log_end: bytes) -> CrashRecord:
+        """Write what belongs beside the core; on a full disk, other cores go for that, too."""
+        while True:
+            try:
+                if log_end:
+                    stored = self._store.attach(stored, log_end)
+                self._store.prepare(stored)
+            except OSError as error:
+                if error.errno not in NO_SPACE or not self._settings.disk.keep_free:
+                    raise
+                beside = len(log_end) + len(stored.to_json()) + _ROUNDING
+                if not self._make_room(stored, beside):
+                    raise SpaceError("there is no space for what belongs beside it") from error
+            else:
+                return stored
 
     def recall_holds(self) -> None:
         """Hold the processes again that an earlier coremond held, as the records tell."""
@@ -390,6 +413,7 @@ class Worker:
         full = isinstance(error, OSError) and error.errno in NO_SPACE
         reason = "the disk is full" if full else str(error)
         effect = "the source stays, and is tried again"
+        self._failing[found] = reason
         if self._say_once(found, "core could not be stored", reason, effect):
             self._teller.tell_failed(found.path, reason)
 

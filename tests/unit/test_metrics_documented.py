@@ -27,7 +27,7 @@ _OF_SERIES = {"le"}
 def exported() -> dict[str, Family]:
     """Give all families of all programs, with a series in each that has labels."""
     coremond = CoremondMeasures(1)
-    coremond.watch_loop(lambda: (0, 0), lambda: 0.0)
+    coremond.watch_loop(lambda: (0, 0), lambda: 0.0, lambda: 0)
     registries = [coremond.registry, CrashagentMeasures().registry]
     view = Overview(Path("/none"), QkviewMeasures().registry, ask_all=lambda *_: {}).look()
     families = [*view.families, *(f for registry in registries for f in registry.families())]

@@ -187,11 +187,11 @@ def test_a_disk_that_does_not_answer_has_no_free_bytes() -> None:
 
 def test_the_queue_is_shown_as_it_is() -> None:
     measures = Measures(1)
-    measures.watch_loop(lambda: (7, 2), lambda: 123.0)
+    measures.watch_loop(lambda: (7, 2), lambda: 123.0, lambda: 3)
 
     found = read(measures)
     assert (found["queue waiting"], found["queue under_way"]) == (7, 2)
-    assert found["last_scan_timestamp_seconds"] == 123
+    assert (found["crashes_failing"], found["last_scan_timestamp_seconds"]) == (3, 123)
 
 
 def test_an_item_of_an_unknown_time_makes_no_phase_negative() -> None:

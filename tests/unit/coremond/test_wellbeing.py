@@ -52,6 +52,19 @@ def test_a_store_that_is_gone_or_another_is_told(wellbeing: Wellbeing, store: Co
     assert faults(wellbeing) == ()
 
 
+def test_cores_that_cannot_be_stored_are_told(crash_dir: Path, store: CoreStore) -> None:
+    failing = ["the disk is full"]
+    wellbeing = Wellbeing(
+        crash_dir, store.path, store.check, failing=lambda: failing, scan_interval=INTERVAL
+    )
+
+    assert faults(wellbeing)[-1:] == (
+        "cores that cannot be stored, and wait: 1; the last: the disk is full",
+    )
+    failing.clear()
+    assert "cannot be stored" not in "".join(faults(wellbeing))
+
+
 def test_a_crash_directory_that_is_gone_or_none_is_told(
     wellbeing: Wellbeing, crash_dir: Path
 ) -> None:

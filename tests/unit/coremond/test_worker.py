@@ -500,6 +500,12 @@ def test_a_full_disk_leaves_the_source_and_nothing_else(
         assert [(event.kind, event.reason) for event in house.told] == [
             ("failed", "the disk is full")
         ]
+        assert house.worker.failing() == ["the disk is full"]
+
+        (house.crash_dir / name).write_bytes(b"less")
+
+        assert house.handle(name)
+        assert house.worker.failing() == []
     assert events_said(caplog).count("core could not be stored") == 1
 
 
@@ -522,6 +528,33 @@ def test_a_disk_that_fills_at_any_step_leaves_the_source_and_nothing_else(
         assert [n for n in house.files() if n.endswith(".gz")] == kept
         assert len(house.files()) == 1 + 3 * is_done
         assert house.sources() == [name] * (not is_done)
+
+
+@pytest.mark.parametrize("pages", range(4))
+def test_on_a_full_disk_also_what_belongs_beside_a_core_has_room_made(
+    tmp_path: Path, pages: int
+) -> None:
+    """Of cores of one size, the oldest leaves as much as the new one takes, and no more."""
+    (tmp_path / "cores").mkdir()
+    keep = Retention(cores_max_files=0)
+    content = NOISE[: 5 * 4096]
+    with small_disk(tmp_path / "cores", 2**18), House(tmp_path, keep=keep, keep_free=1) as house:
+        for second in range(4):
+            house.crash(content=content, at=second)
+        with (tmp_path / "cores" / "theirs").open("wb", buffering=0) as file:
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            file.truncate(file.tell() - pages * 4096)
+        name = house.add(content, at=9)
+
+        assert house.handle(name)
+
+        assert house.sources() == []
+        assert "failed" not in {event.kind for event in house.told}
+        newest = max(house.store.records(), key=lambda record: record.crashed_at)
+        assert newest.state == "stored"
+        verify(house.settings.store_dir, newest)
 
 
 def test_a_core_whose_name_is_no_text_fails_like_others(tmp_path: Path) -> None:
