@@ -27,7 +27,7 @@ from common.monitor import State, monitored
 from common.packing.crew import Crew
 from common.workqueue import ItemSender, items_endpoint
 from services.crashagent.apport import ApportServer
-from services.crashagent.intakes import STOP_GRACE, Intakes
+from services.crashagent.intakes import Intakes
 from services.crashagent.keeper import KeeperWatch
 from services.crashagent.keeper import start as start_keeper
 from services.crashagent.kernel import KernelServer
@@ -41,6 +41,9 @@ from services.crashagent.turned_away import TurnedAway
 from services.crashagent.wellbeing import faults_of
 
 log = Logger()
+
+_RECOVERY_GRACE = 5.0
+"""Seconds that the core which is being taken up has, once crashagent is asked to stop."""
 
 
 def serve(settings: CrashagentSettings, stop: Stop, *, keeper: int | None = None) -> None:
@@ -135,7 +138,7 @@ def serve(settings: CrashagentSettings, stop: Stop, *, keeper: int | None = None
         ):
             _serve_all([*servers, *([watch] if watch else [])], stop)
         intakes.stop()
-        recovering.join(STOP_GRACE)
+        recovering.join(_RECOVERY_GRACE)
     if watch and watch.has_ended:
         raise SystemExit(os.EX_TEMPFAIL)
 
