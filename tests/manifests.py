@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -15,6 +15,15 @@ from tests.bundle import ROOT
 CHART = ROOT / "container" / "chart"
 FOLDER = ROOT / "container" / "kustomize"
 NAMESPACE = "f5-utils"
+NAMED: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {
+        "name": NAMESPACE,
+        "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
+    },
+}
+"""What Helm makes by --create-namespace; the label is for directories of the node."""
 _HOST = {"coremon.hostPath": "true"}
 ASKED = {
     "coremon.env[0].name": "COREMOND_OVERRIDE_CORE_PATTERN",
@@ -40,6 +49,12 @@ kind: Kustomization
 resources:
   - manifests.yaml
 """
+_ALONE = """\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - namespace.yaml
+"""
 _OVERLAY = """\
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
@@ -49,16 +64,36 @@ resources:
 """
 
 
-def render(values: Mapping[str, str], *words: str, release: str = "coremond") -> list[Any]:
+class Strict(yaml.SafeLoader):
+    """Reads YAML as Kubernetes does, to whom `y` and `off` are no text; refuses a key twice."""
+
+    bool_values: ClassVar[dict[str, bool]] = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+Strict.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:y|Y|n|N)$"), list("yYnN"))
+
+
+def render(
+    values: Mapping[str, str],
+    *words: str,
+    release: str = "coremond",
+    namespace: str = NAMESPACE,
+) -> list[Any]:
     """Give what Helm makes of the chart with *values*, without a cluster."""
     command = [str(kubetools.helm()), "template", release, str(CHART), *words]
-    command += ["--namespace", NAMESPACE]
+    command += ["--namespace", namespace]
     for name, value in values.items():
         command += ["--set", f"{name}={value}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise ValueError(done.stderr.strip())
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return [document for document in yaml.load_all(done.stdout, Strict) if document]
 
 
 def without_helm(document: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +116,9 @@ def make() -> dict[str, str]:
     first, *others = rendered.values()
     shared = [document for document in first if all(document in other for other in others)]
     files = {"base/kustomization.yaml": _HEAD + _BASE, "base/manifests.yaml": _dumped(shared)}
+    # By itself: who deletes the rest would delete all that others have in it.
+    files["namespace/kustomization.yaml"] = _HEAD + _ALONE
+    files["namespace/namespace.yaml"] = _dumped([NAMED])
     for name, documents in rendered.items():
         own = [document for document in documents if document not in shared]
         files[f"overlays/{name}/kustomization.yaml"] = _HEAD + _OVERLAY

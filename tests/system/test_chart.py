@@ -56,6 +56,9 @@ EVERYTHING = {
     "networkPolicy.from[0].podSelector.matchLabels.app": "prometheus",
     "imagePullSecrets[0].name": "pull",
 }
+HOST = {"coremon.hostPath": "true"}
+WORDS = ("y", "on", "no", "true", "null", "123", "1e3", "0x1f", "0o17", "1.5", "2001-01-01")
+"""Legal names that are something else than text, where YAML has them without quotes."""
 FOREIGN_GROUPS = ("security.openshift.io/", "monitoring.coreos.com/", "cert-manager.io/")
 """Kinds that Kubernetes has no schema of."""
 
@@ -116,6 +119,18 @@ def refusal(values: Mapping[str, str]) -> str:
     with pytest.raises(ValueError, match="coremond") as caught:
         manifests.render(values)
     return str(caught.value)
+
+
+def shape(part: Any) -> Any:
+    """Give the type of everything that there is in *part*."""
+    match part:
+        case dict():
+            assert all(isinstance(key, str) for key in part), part
+            return {key: shape(value) for key, value in part.items()}
+        case list():
+            return [shape(each) for each in part]
+        case _:
+            return type(part).__name__
 
 
 def of_kind(documents: list[Any], kind: str) -> list[Any]:
@@ -197,6 +212,162 @@ def test_app_armor_is_said_as_each_kubernetes_understands_it(
     assert "appArmorProfile" not in main(pod(values, "--kube-version", "1.29.0"))["securityContext"]
     assert key not in since["spec"]["template"]["metadata"]["annotations"]
     assert validate(old, ["1.29"]) == validate(new, ["1.30"]) == []
+
+
+def named(word: str) -> tuple[str, ...]:
+    """Give the words for Helm that call everything *word* that users may name."""
+    values = {
+        **dict.fromkeys(("image.repository", "image.tag", "imagePullSecrets[0].name"), word),
+        **dict.fromkeys(("persistence.claimName", "persistence.storageClassName"), word),
+        **dict.fromkeys(("persistence.annotations.on", "serviceAccount.annotations.on"), word),
+        **dict.fromkeys(("podLabels.on", "podAnnotations.on", "nodeSelector.on"), word),
+        **dict.fromkeys(("serviceAccount.name", "priorityClass.name", "seLinuxType"), word),
+        **dict.fromkeys(("extraEnv[0].name", "extraEnv[0].value", "extraCapabilities[0]"), word),
+        **dict.fromkeys(("coremon.env[0].value", "identity.podLabels[0]"), word),
+        **dict.fromkeys(("metrics.podMonitor.labels.on", "metrics.rules.labels.on"), word),
+        **dict.fromkeys(("metrics.dashboard.labels.on", "metrics.dashboard.annotations.on"), word),
+        **dict.fromkeys(("grpc.tls.certManager.issuerRef.name",), word),
+        **dict.fromkeys(("grpc.tls.certManager.issuerRef.kind",), word),
+        **dict.fromkeys(("grpc.tls.certManager.issuerRef.group",), word),
+        "coremon.env[0].name": "Y",
+        "hostPaths.crash": f"/{word}",
+        "persistence.size": "20",
+        "name": word if re.fullmatch("[a-z]+", word) else "off",
+    }
+    return tuple(
+        part for name, value in values.items() for part in ("--set-string", f"{name}={value}")
+    )
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_whatever_things_are_called_it_is_text(word: str) -> None:
+    values = {**EVERYTHING, "coremon.hostPath": "false"}
+    place = word.replace(".", "-")
+
+    tame = render(values, *named("plain"))
+    hostile = manifests.render(values, *named(word), release=place, namespace=place)
+
+    assert [shape(each) for each in hostile] == [shape(each) for each in tame]
+    [daemonset] = of_kind(hostile, "DaemonSet")
+    spec = daemonset["spec"]["template"]["spec"]
+    assert daemonset["metadata"]["namespace"] == place
+    assert daemonset["metadata"]["labels"]["app.kubernetes.io/instance"] == place
+    assert main(spec)["image"] == f"{word}:{word}"
+    assert env(main(spec))["Y"] == env(main(spec))[word] == word
+    assert f"/{word}" in host_paths(spec)
+
+
+def test_a_key_that_is_there_twice_would_be_found() -> None:
+    with pytest.raises(yaml.YAMLError, match=r"\{'a'\} twice"):
+        yaml.load("b: {a: 1, c: 2, a: 1}", manifests.Strict)
+
+    assert yaml.load("[y, on, 1]", manifests.Strict) == [True, True, 1]
+
+
+def test_nothing_of_a_path_is_a_comment() -> None:
+    spec = pod({"coremon.hostPath": "true", "hostPaths.cores": "/x # y"})
+
+    assert host_paths(spec)["/x # y"] == ("/var/cores", True)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    ("pods", "service"), [*product(("auto", "true", "false"), ("auto", "true", "false"))]
+)
+def test_metrics_are_scraped_once(pods: str, service: str, known: bool) -> None:
+    values = {"metrics.podMonitor.enabled": pods, "metrics.serviceMonitor.enabled": service}
+    if (pods, service) == ("true", "true"):
+        assert "counted twice" in refusal(values)
+        return
+    words = ("--api-versions", "monitoring.coreos.com/v1") if known else ()
+
+    kinds = {each["kind"] for each in render(values, *words)} & {"PodMonitor", "ServiceMonitor"}
+
+    asked = {
+        kind for kind, said in (("PodMonitor", pods), ("ServiceMonitor", service)) if said == "true"
+    }
+    found = "PodMonitor" if pods == "auto" else "ServiceMonitor"
+    anyway = {found} if known and "auto" in (pods, service) else set()
+    assert kinds == (asked or anyway)
+
+
+def test_what_users_add_is_there_once_and_wins() -> None:
+    over = {
+        "podLabels": {"app": "f5-coremond", "app.kubernetes.io/name": "mine", "more": "x"},
+        "podAnnotations": {"kubectl.kubernetes.io/default-container": "sidecar"},
+        "metrics": {"podMonitor": {"labels": {"app": "prometheus"}}},
+        "coremon": {"env": [{"name": "COREMON_LOG_LINES", "value": 7}]},
+        "extraEnv": [{"name": "COREMON_EVENTS", "value": "false"}],
+    }
+    values = {**EVERYTHING, "identity.logLines": "3"}
+
+    documents = render(
+        values, *(f"--set-json={key}={json.dumps(each)}" for key, each in over.items())
+    )
+
+    [daemonset] = of_kind(documents, "DaemonSet")
+    [monitor] = of_kind(documents, "PodMonitor")
+    template = daemonset["spec"]["template"]
+    [container] = template["spec"]["containers"]
+    assert template["metadata"]["labels"]["app.kubernetes.io/name"] == "mine"
+    assert set(daemonset["spec"]["selector"]["matchLabels"].items()) <= set(
+        template["metadata"]["labels"].items()
+    )
+    assert set(template["metadata"]["annotations"].values()) == {"sidecar"}
+    assert monitor["metadata"]["labels"]["app"] == "prometheus"
+    assert monitor["spec"]["selector"] == daemonset["spec"]["selector"]
+    assert len(env(container)) == len(container["env"])
+    assert env(container)["COREMON_EVENTS"] == "false"
+    assert env(container)["COREMON_LOG_LINES"] == "7"
+
+
+def test_a_value_that_is_taken_away_is_refused_or_has_a_meaning() -> None:
+    def leaves(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+        for name, part in schema["properties"].items():
+            if "description" in part:
+                yield path + name
+            else:
+                yield from leaves(part, f"{path}{name}.")
+
+    names = {*leaves(json.loads((CHART / "values.schema.json").read_text())), "minlevel.default"}
+    refused = set()
+    for name in names - {"global"}:
+        try:
+            documents = manifests.render({"coremon.hostPath": "true", name: "null"})
+        except ValueError as error:
+            refused.add(name)
+            if f"missing property '{name.rpartition('.')[2]}'" not in str(error):
+                raise
+        else:
+            [levels] = of_kind(documents, "ConfigMap")
+            assert "NoneType" not in str([shape(document) for document in documents]), name
+            assert yaml.safe_load(levels["data"][".minlevel.yaml"]) == {"default": "info"}
+
+    assert {"terminationGracePeriodSeconds", "hostPaths.crash", "rbac.create"} <= refused
+    assert not {"image.tag", "minlevel", "tolerations", "resources"} & refused
+
+
+def test_no_probe_gives_up_sooner_than_another() -> None:
+    container = main(pod({}))
+
+    probes = [container[f"{name}Probe"] for name in ("startup", "liveness", "readiness")]
+    assert [each["timeoutSeconds"] for each in probes] == [5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({}, "system-node-critical"),
+        ({"priorityClass.create": "true"}, f"{NAMESPACE}-f5-coremond"),
+        ({"priorityClass.create": "true", "priorityClass.name": "mine"}, "mine"),
+    ],
+    ids=["none", "made", "named"],
+)
+def test_the_priority_class_is_one_that_can_be_there(values: dict[str, str], name: str) -> None:
+    made = [each["metadata"]["name"] for each in of_kind(render(values), "PriorityClass")]
+
+    assert pod(values)["priorityClassName"] == name
+    assert made == ([name] if values else [])
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -395,12 +566,118 @@ def test_a_setting_of_coremon_env_wins_over_the_chart_s_own() -> None:
             "grpc.tls.secretName and grpc.tls.certManager are both set",
         ),
         ({**EVERYTHING, "metrics.serviceMonitor.enabled": "true"}, "counted twice"),
+        (
+            {"coremon.env[0].name": "COREMON_CORES_MAX_FILES", "coremon.env[0].value": "abc"},
+            'COREMON_CORES_MAX_FILES is "abc": expected a whole number such as 0 or 3',
+        ),
+        (
+            {"coremon.env[0].name": "CRASHAGENT_TIMEOUT", "coremon.env[0].value": "0s"},
+            "expected a duration of more than 0",
+        ),
+        (
+            {"extraEnv[0].name": "COREMON_KEEP_FREE", "extraEnv[0].value": "101%"},
+            'extraEnv: COREMON_KEEP_FREE is "101%": expected a size',
+        ),
+        ({"extraEnv[0].name": "COREMON_RETENTON"}, "there is no setting COREMON_RETENTON"),
+        ({"extraEnv[0].name": "NODE_NAME"}, "extraEnv: NODE_NAME is set by the chart itself"),
+        (
+            {**OVERRIDE, "extraEnv[0].name": "COREMOND_OVERRIDE_CORE_PATTERN"},
+            "COREMOND_OVERRIDE_CORE_PATTERN is in coremon.env already",
+        ),
+        (
+            {"extraEnv[0].name": "COREMOND_OVERRIDE_CORE_PATTERN", "extraEnv[0].value": "t"},
+            "COREMOND_OVERRIDE_CORE_PATTERN belongs into coremon.env",
+        ),
+        ({"extraEnv[0].name": "A", "extraEnv[1].name": "A"}, "A is in extraEnv already"),
+        ({"extraEnv[0].value": "A"}, "missing property 'name'"),
+        ({"podLabels.app": "mine"}, "podLabels: app is f5-coremond for good"),
+        (
+            {r"podLabels.app\.kubernetes\.io/instance": "mine"},
+            "podLabels: app.kubernetes.io/instance is coremond for good",
+        ),
+        (
+            {r"persistence.annotations.helm\.sh/resource-policy": "keep"},
+            "helm.sh/resource-policy is what persistence.keep says",
+        ),
+        *(({"listenHost": host}, "/listenHost") for host in ("127.0.0.1", "999.999", "[::1]")),
+        *(
+            ({"updateStrategy.maxUnavailable": most}, "maxUnavailable")
+            for most in ("0", "-1", "0%")
+        ),
+        ({"name": "1coremond"}, "at '/name'"),
+        ({"resources.limit.cpu": "1"}, "additional properties 'limit' not allowed"),
+        ({"resources.limits.cpu": "much"}, "resources/limits/cpu"),
+        ({"seLinuxType": "bad type: x"}, "seLinuxType"),
+        (
+            {"priorityClass.create": "true", "priorityClass.name": "system-node-critical"},
+            "names that begin with system- are those of Kubernetes itself",
+        ),
     ],
 )
 def test_values_that_are_wrong_are_refused_with_their_reason(
     values: dict[str, str], reason: str
 ) -> None:
     assert reason in refusal(values)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/etc", "/var", "/usr/share/crash", "/dev/shm", "/proc/1", "/home", "/tmp", "/var/lib"),
+        *("/var/lib/kubelet/pods", "/var/log/pods", "/run/coremond", "/var/run/containerd/x"),
+        *("/", "//", "/a/", "/a//b", "/a/../b", "/a/./b", "/..", "/a:b", "a/b", ""),
+    ],
+)
+def test_directories_of_the_system_are_refused(path: str) -> None:
+    said = refusal({"coremon.hostPath": "true", "hostPaths.crash": path})
+
+    assert f"hostPaths.crash is {path}, which is a directory of the system" in said or (
+        "at '/hostPaths/crash'" in said
+    )
+
+
+@pytest.mark.parametrize("value", ["cores", "apportSocket", "apportReports", "apportCores"])
+def test_not_one_directory_may_be_of_the_system(value: str) -> None:
+    asked = {"coremon.hostPath": "true", "platformType": "generic", "apport.cores": "true"}
+
+    said = refusal({**asked, f"hostPaths.{value}": "/var"})
+
+    assert f"hostPaths.{value} is /var, which is a directory of the system" in said
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"hostPaths.crash": "/var/cores"},
+        {"hostPaths.crash": "/var/cores/crash"},
+        {"hostPaths.cores": "/home/crash/f5/cores"},
+        {"hostPaths.apportSocket": "/home/crash/f5"},
+        {"hostPaths.systemd": "/home/crash/f5"},
+        {"platformType": "generic", "hostPaths.apportReports": "/var/cores"},
+    ],
+    ids=lambda values: " ".join(values.values()),
+)
+def test_directories_that_lie_in_one_another_are_refused(values: dict[str, str]) -> None:
+    said = refusal({"coremon.hostPath": "true", **values})
+
+    assert "expected directories that do not lie in one another" in said
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"platformType": "generic", "hostPaths.crash": "/var/crash"},
+        {"platformType": "generic", "hostPaths.crash": "/var/crash/f5"},
+        {"hostPaths.crash": "/home/crash/f5...", "hostPaths.cores": "/home/crash/f5.cores"},
+        {"hostPaths.crash": "/..a/.b", "hostPaths.cores": "/varying/etc"},
+        {"coremon.hostPath": "false", "hostPaths.crash": "/var/cores"},
+    ],
+    ids=lambda values: " ".join(values.values()),
+)
+def test_directories_that_are_there_for_this_alone_are_taken(values: dict[str, str]) -> None:
+    crash = values["hostPaths.crash"]
+
+    assert host_paths(pod({"coremon.hostPath": "true", **values}))[crash] == ("/var/crash", True)
 
 
 def test_kinds_of_others_are_made_where_the_cluster_knows_them() -> None:
@@ -630,22 +907,54 @@ class Release:
         self._env = cluster.kube_env()
         ensure_namespace(cluster.api(), namespace)
 
-    def _helm(self, *words: str | Path) -> str:
-        return helm(*words, "--namespace", self.namespace, environment=self._env)
+    def _helm(self, *words: str | Path, config: Path | None = None) -> str:
+        return helm(*words, "--namespace", self.namespace, environment=self._as(config))
 
-    def install(self, values: Mapping[str, str]) -> str:
+    def _as(self, config: Path | None) -> Mapping[str, str]:
+        return self._env if config is None else {**self._env, "KUBECONFIG": str(config)}
+
+    def install(
+        self, values: Mapping[str, str], *, name: str = "coremond", config: Path | None = None
+    ) -> str:
         """Install or upgrade, and give the notes."""
         words = [word for each in values.items() for word in ("--set", "=".join(each))]
-        return self._helm("upgrade", "--install", "coremond", CHART, *words)
+        return self._helm("upgrade", "--install", name, CHART, *words, config=config)
 
     def uninstall(self) -> None:
         self._helm("uninstall", "coremond")
 
-    def kubectl(self, *words: str, config: Path | None = None, check: bool = True) -> str:
-        environment = self._env if config is None else {**self._env, "KUBECONFIG": str(config)}
+    def deployer(self) -> Path:
+        """Give the kubeconfig of somebody with every right, but in this namespace only."""
+        config = self._cluster.kubeconfig_for(self.namespace, "deployer")
+        rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "rules": rules}
+        named = {**role, "metadata": {"name": "deployer"}}
+        self.kubectl("apply", "--filename", "-", given=json.dumps(named))
+        who = ("--role=deployer", f"--serviceaccount={self.namespace}:deployer")
+        self.kubectl("create", "rolebinding", "deployer", *who)
+        return config
+
+    def remove(self) -> None:
+        # Without controllers, what is in a namespace stays; no other test is to find a DaemonSet.
+        self.kubectl("delete", "daemonsets", "--all", "--wait=false", check=False)
+        self.kubectl("delete", "namespace", self.namespace, "--wait=false", check=False)
+        for kind in ("clusterrole", "clusterrolebinding", "priorityclass"):
+            names = self.kubectl("get", kind, "--output=name", check=False).split()
+            own = [name for name in names if name.partition("/")[2].startswith(self.namespace)]
+            if own:
+                self.kubectl("delete", *own, check=False)
+
+    def kubectl(
+        self,
+        *words: str,
+        config: Path | None = None,
+        check: bool = True,
+        given: str | None = None,
+    ) -> str:
         done = subprocess.run(
             [kubetools.kubectl(), "--namespace", self.namespace, *words],
-            env=environment,
+            env=self._as(config),
+            input=given,
             capture_output=True,
             text=True,
         )
@@ -692,12 +1001,16 @@ READS, TELLS = {"pods": {"get", "list", "watch"}}, {"events": {"create", "patch"
 
 @pytest.fixture
 def release(cluster: Cluster) -> Iterator[Release]:
-    name = f"cm-{os.urandom(4).hex()}"
-    made = Release(cluster, name)
+    made = Release(cluster, f"cm-{os.urandom(4).hex()}")
     yield made
-    made.kubectl("delete", "namespace", name, "--wait=false", check=False)
-    for kind in ("clusterrole", "clusterrolebinding"):
-        made.kubectl("delete", kind, f"{name}-f5-coremond", "--ignore-not-found", check=False)
+    made.remove()
+
+
+@pytest.fixture
+def second(cluster: Cluster) -> Iterator[Release]:
+    made = Release(cluster, f"cm-{os.urandom(4).hex()}")
+    yield made
+    made.remove()
 
 
 needs_cluster = pytest.mark.xdist_group("cluster")
@@ -921,13 +1234,132 @@ def test_nodes_with_a_kernel_without_the_socket_are_named(
 
 @needs_cluster
 @pytest.mark.parametrize("name", [name for name in OVERLAYS if name != "ocp"])
-def test_a_real_api_server_takes_what_kustomize_makes(name: str, release: Release) -> None:
-    ensure_namespace(release._cluster.api(), NAMESPACE)
-    words = ("apply", "--server-side", "--dry-run=server", "--namespace", NAMESPACE)
+def test_a_fresh_cluster_takes_what_kustomize_makes(name: str, release: Release) -> None:
+    fresh = f"{release.namespace}-{name}"
+    namespace, text = (
+        yaml.safe_dump_all(kustomize(FOLDER / folder)).replace(NAMESPACE, fresh)
+        for folder in ("namespace", f"overlays/{name}")
+    )
+    words = ("--namespace", fresh, "--filename", "-")
 
-    applied = release.kubectl(*words, "--kustomize", str(FOLDER / "overlays" / name))
+    release.kubectl("apply", "--server-side", *words, given=namespace)
+    applied = release.kubectl("apply", "--server-side", *words, given=text)
+    # The namespace stays, for others may be in it.
+    deleted = release.kubectl("delete", "--wait=false", *words, given=text)
 
-    assert "daemonset.apps/f5-coremond serverside-applied (server dry run)" in applied
+    assert "daemonset.apps/f5-coremond serverside-applied" in applied
+    assert deleted.count(" deleted") == applied.count(" serverside-applied")
+    kept = json.loads(release.kubectl("get", "namespace", fresh, "--output=json"))
+    assert kept["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+
+
+@needs_cluster
+def test_a_real_api_server_takes_names_that_look_like_numbers(cluster: Cluster) -> None:
+    release = Release(cluster, str(int.from_bytes(os.urandom(4))))
+    names = {
+        **dict.fromkeys(("persistence.claimName", "grpc.tls.secretName"), "42"),
+        **dict.fromkeys(("podLabels.on", "nodeSelector.y", "imagePullSecrets[0].name"), "1e3"),
+        "serviceAccount.name": "77",
+        "priorityClass.name": "88",
+        "name": "on",
+    }
+    words = [word for each in names.items() for word in ("--set-string", "=".join(each))]
+
+    release._helm("install", "0x1f", CHART, "--set=preflight=off", *words)
+
+    found = json.loads(release.kubectl("get", "daemonset", "on", "--output=json"))
+    release.remove()
+    assert found["metadata"]["labels"]["app.kubernetes.io/instance"] == "0x1f"
+    assert found["spec"]["template"]["spec"]["priorityClassName"] == "88"
+
+
+@needs_cluster
+@pytest.mark.parametrize("preflight", ["warn", "fail"])
+def test_a_second_release_on_the_same_nodes_is_refused(
+    preflight: str, release: Release, second: Release
+) -> None:
+    release.install(HOST)
+
+    with pytest.raises(ValueError, match="preflight: there is the DaemonSet f5-coremond") as caught:
+        second.install({**HOST, "preflight": preflight}, name="other")
+
+    assert f"in the namespace {release.namespace}, which is a coremond, too" in str(caught.value)
+    assert "/home/crash/f5, /run/coremond, /run/coremond-apport, /var/cores" in str(caught.value)
+    assert second.left() == set()
+    second.install({**HOST, "preflight": "off"}, name="other")
+
+
+@needs_cluster
+def test_a_release_does_not_refuse_itself(release: Release) -> None:
+    for values in ({}, {"name": "renamed"}, {"nodeSelector.a": "b"}):
+        assert "WARNING" not in release.install({**HOST, **values})
+
+
+@needs_cluster
+def test_a_second_release_on_other_nodes_is_taken(release: Release, second: Release) -> None:
+    release.install({**HOST, "nodeSelector.pool": "a"})
+
+    there = second.install({**HOST, "nodeSelector.pool": "b"}, name="other")
+    perhaps = second.install({**HOST, "nodeSelector.arch": "arm64"}, name="other")
+
+    assert "WARNING" not in there
+    assert "WARNING: there is the DaemonSet f5-coremond" in perhaps
+    assert "where both run, the two take each other's crashes" in " ".join(perhaps.split())
+    with pytest.raises(ValueError, match="preflight: there is the DaemonSet f5-coremond"):
+        second.install({**HOST, "nodeSelector.arch": "arm", "preflight": "fail"}, name="other")
+
+
+@needs_cluster
+def test_who_may_not_look_may_still_install(release: Release, second: Release) -> None:
+    looked = release.install(HOST)
+    config = second.deployer()
+    values = {**HOST, "rbac.create": "false"}
+
+    notes = second.install(values, config=config)
+
+    assert "was not looked up" in notes
+    assert "was not looked up" not in looked
+    with pytest.raises(ValueError, match="forbidden"):
+        second.install({**values, "preflight": "fail"}, config=config)
+
+
+@needs_cluster
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"platformType": "ocp"}, "platformType is ocp, but this cluster knows no SecurityContext"),
+        ({"openshift.scc": "true"}, "openshift.scc is true, but this cluster knows no Security"),
+        ({"metrics.podMonitor.enabled": "true"}, "metrics.podMonitor.enabled is true, but this"),
+        ({"metrics.serviceMonitor.enabled": "true"}, "metrics.serviceMonitor.enabled is true, but"),
+        ({"metrics.rules.enabled": "true"}, "metrics.rules.enabled is true, but this cluster"),
+        (
+            {
+                "grpc.tls.certManager.enabled": "true",
+                "grpc.tls.certManager.issuerRef.name": "authority",
+            },
+            "grpc.tls.certManager.enabled is true, but this cluster knows no Certificate",
+        ),
+    ],
+    ids=["ocp", "scc", "podMonitor", "serviceMonitor", "rules", "certManager"],
+)
+def test_kinds_that_the_cluster_does_not_know_are_refused(
+    values: dict[str, str], reason: str, release: Release
+) -> None:
+    with pytest.raises(ValueError, match=f"preflight: {reason}"):
+        release.install({**HOST, **values})
+
+    assert release.left() == set()
+
+
+@needs_cluster
+def test_a_priority_class_that_is_not_there_is_said(release: Release) -> None:
+    values = {**HOST, "priorityClass.name": "nosuch"}
+
+    with pytest.raises(ValueError, match="preflight: there is no PriorityClass nosuch"):
+        release.install({**values, "preflight": "fail"})
+    assert "WARNING: there is no PriorityClass nosuch" in release.install(values)
+    assert "WARNING" not in release.install({**HOST, "priorityClass.create": "true"})
+    assert "WARNING" not in release.install(HOST)
 
 
 @needs_cluster
@@ -960,3 +1392,15 @@ def test_the_notes_say_what_is_left_to_do() -> None:
     assert "127.0.0.1" in quiet
     assert "127.0.0.1" not in notes(**{"grpc.tls.secretName": "tls"})
     assert shlex.quote("@@/run/coremond/kernel.sock") in notes(platformType="socket")
+
+
+@pytest.mark.parametrize("override", [True, False], ids=["override", "as it is"])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_notes_tell_of_file_patterns_where_there_is_one(platform: str, override: bool) -> None:
+    values = {"platformType": platform, **(OVERRIDE if override else {})}
+    words = [word for each in values.items() for word in ("--set", "=".join(each))]
+
+    notes = helm("install", "coremond", CHART, "--dry-run=client", *words)
+
+    has = platform != "socket" if override else platform in {"auto", "robin"}
+    assert ("With a file pattern" in notes) is has

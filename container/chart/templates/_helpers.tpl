@@ -1,14 +1,35 @@
 {{- define "coremond.selector" -}}
 app: f5-coremond
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "coremond.labels" -}}
 {{ include "coremond.selector" . }}
 app.kubernetes.io/name: coremond
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
+{{- end }}
+
+{{- define "coremond.podLabels" -}}
+{{ include "coremond.selector" . }}
+app.kubernetes.io/name: coremond
+{{- end }}
+
+{{- define "coremond.podAnnotations" -}}
+kubectl.kubernetes.io/default-container: coremond
+{{- if and .Values.appArmorProfile (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
+container.apparmor.security.beta.kubernetes.io/coremond: {{ get (dict "RuntimeDefault" "runtime/default" "Unconfined" "unconfined") .Values.appArmorProfile }}
+{{- end }}
+{{- end }}
+
+{{- /* A map with another one over it, so that no key is there twice: call with (list text map). */}}
+{{- define "coremond.over" -}}
+{{- $all := index . 0 | fromYaml -}}
+{{- range $key, $value := index . 1 -}}
+{{- $_ := set $all $key $value -}}
+{{- end -}}
+{{- toYaml $all -}}
 {{- end }}
 
 {{- define "coremond.serviceAccount" -}}
@@ -37,13 +58,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $said := "false" -}}
 {{- range .Values.coremon.env -}}
 {{- if eq .name "COREMOND_OVERRIDE_CORE_PATTERN" -}}
-{{- $said = toString .value | lower -}}
+{{- $said = include "coremond.text" .value | lower -}}
 {{- end -}}
 {{- end -}}
 {{- if has $said (list "true" "t" "1") -}}
 true
-{{- else if not (has $said (list "false" "f" "0")) -}}
-{{- fail (printf "COREMOND_OVERRIDE_CORE_PATTERN in coremon.env: expected true or false, not %q" $said) -}}
 {{- end -}}
 {{- end }}
 
@@ -118,6 +137,44 @@ true
 {{- .Values.grpc.tls.secretName | default (.Values.grpc.tls.certManager.enabled | ternary (printf "%s-grpc" .Values.name) "") -}}
 {{- end }}
 
+{{- /* The PodMonitor or the ServiceMonitor, never both: who asks for one takes the place of `auto`. */}}
+{{- define "coremond.monitor" -}}
+{{- $pods := toString .Values.metrics.podMonitor.enabled -}}
+{{- $service := toString .Values.metrics.serviceMonitor.enabled -}}
+{{- if eq $pods "true" -}}
+PodMonitor
+{{- else if eq $service "true" -}}
+ServiceMonitor
+{{- else if .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}
+{{- if eq $pods "auto" -}}
+PodMonitor
+{{- else if eq $service "auto" -}}
+ServiceMonitor
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* The PriorityClass: who has one made cannot have it called like Kubernetes' own. */}}
+{{- define "coremond.priorityClass" -}}
+{{- .Values.priorityClass.name | default (.Values.priorityClass.create | ternary (include "coremond.clusterName" .) "system-node-critical") -}}
+{{- end }}
+
+{{- /* Whether cores of containers arrive as files that the kernel writes. */}}
+{{- define "coremond.filePattern" -}}
+{{- if include "coremond.override" . -}}
+{{- if ne (include "coremond.mode" .) "socket" -}}
+true
+{{- end -}}
+{{- else if has .Values.platformType (list "auto" "robin") -}}
+true
+{{- end -}}
+{{- end }}
+
+{{- /* The value of a setting, as a program reads it: YAML has large numbers as fractions. */}}
+{{- define "coremond.text" -}}
+{{- kindIs "float64" . | ternary (. | int64 | toString) (toString .) -}}
+{{- end }}
+
 {{- /* How prepare is told to set core_pattern. */}}
 {{- define "coremond.mode" -}}
 {{- get (dict "socket" "socket" "auto" "auto") .Values.platformType | default "file" -}}
@@ -130,11 +187,11 @@ to have a lease on them; to read the memory of crashed processes. */}}
 {{- if include "coremond.hostPID" . -}}
 {{- $needed = append $needed "SYS_PTRACE" -}}
 {{- end -}}
-{{- concat $needed .Values.extraCapabilities | uniq | toJson -}}
+{{- concat $needed (.Values.extraCapabilities | default list) | uniq | toJson -}}
 {{- end }}
 
 {{- define "coremond.seLinuxType" -}}
-{{- if ne .Values.seLinuxType "auto" -}}
+{{- if ne (toString .Values.seLinuxType) "auto" -}}
 {{ .Values.seLinuxType }}
 {{- else if eq .Values.platformType "ocp" -}}
 spc_t
@@ -159,15 +216,15 @@ seccompProfile:
   type: RuntimeDefault
 {{- with include "coremond.seLinuxType" $root }}
 seLinuxOptions:
-  type: {{ . }}
+  type: {{ . | quote }}
 {{- end }}
 {{- if and $root.Values.appArmorProfile (semverCompare ">=1.30.0-0" $root.Capabilities.KubeVersion.Version) }}
 appArmorProfile:
-  type: {{ $root.Values.appArmorProfile }}
+  type: {{ $root.Values.appArmorProfile | quote }}
 {{- end }}
 {{- end }}
 
-{{- /* What the settings are: our own, and over them those of coremon.env. */}}
+{{- /* What the settings are: our own, and over them those of coremon.env, and of extraEnv. */}}
 {{- define "coremond.env" -}}
 {{- $own := dict
     "COREMON_KUBERNETES" (or .Values.identity.api .Values.events.enabled | ternary "auto" "off")
@@ -200,7 +257,10 @@ appArmorProfile:
 {{- $_ := set $own "COREMON_SYSTEMD_DIR" "/var/lib/systemd/coredump" -}}
 {{- end -}}
 {{- range .Values.coremon.env -}}
-{{- $_ := set $own .name (kindIs "float64" .value | ternary (.value | int64 | toString) (toString .value)) -}}
+{{- $_ := set $own .name (include "coremond.text" .value) -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- $_ := unset $own .name -}}
 {{- end -}}
 - name: NODE_NAME
   valueFrom:
@@ -212,7 +272,7 @@ appArmorProfile:
     fieldRef:
       fieldPath: spec.nodeName
 {{- range $name, $value := $own }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ $value | quote }}
 {{- end }}
 {{- with .Values.extraEnv }}
