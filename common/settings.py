@@ -69,9 +69,13 @@ class EnvReader:
             raise ConfigError(self._problems)
 
 
-def environment(env_file: Path | None = None) -> dict[str, str]:
-    """Give the process's environment, over which the settings of *env_file* are laid."""
-    return {**os.environ, **(read_env_file(env_file) if env_file else {})}
+def environment(env_file: Path | None = None) -> tuple[dict[str, str], list[str]]:
+    """Give the process's environment, over which the settings of *env_file* are laid.
+
+    The second result is what is wrong with the file, so that a reader's own mistakes join it.
+    """
+    env, problems = _settings_in(env_file) if env_file else ({}, [])
+    return {**os.environ, **env}, problems
 
 
 def read_env_file(env_file: Path) -> dict[str, str]:
@@ -80,13 +84,21 @@ def read_env_file(env_file: Path) -> dict[str, str]:
     It has ``NAME=value`` lines as a shell reads them, and ``#`` comments. Raises `ConfigError`
     where a line is neither.
     """
+    env, problems = _settings_in(env_file)
+    if problems:
+        raise ConfigError(problems)
+    return env
+
+
+def _settings_in(env_file: Path) -> tuple[dict[str, str], list[str]]:
+    """Give what *env_file* sets as far as it can be read, and what is wrong with the rest."""
     env: dict[str, str] = {}
     problems = []
     try:
         lines = env_file.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ConfigError([f"{env_file}: {reason}"]) from error
+        return {}, [f"{env_file}: {reason}"]
     for number, line in enumerate(lines, 1):
         try:
             for word in _words(line):
@@ -100,9 +112,7 @@ def read_env_file(env_file: Path) -> dict[str, str]:
                     )
         except ValueError as error:
             problems.append(f"{env_file}:{number}: {error}")
-    if problems:
-        raise ConfigError(problems)
-    return env
+    return env, problems
 
 
 def _words(line: str) -> Iterator[str]:

@@ -5,14 +5,17 @@ listening sockets stay open in it, whatever happens to crashagent: see `crashage
 """
 
 import argparse
+import configparser
 import fcntl
 import os
 import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from common import buildinfo
 from common.errors import ConfigError
 from common.places import read_places
 from common.settings import EnvReader, environment
@@ -21,7 +24,8 @@ from services.crashagent.listener import open_listener
 from services.crashagent.settings import CrashagentSettings
 from services.qkview_collect.settings import QkviewSettings
 
-CONFIGURATION = Path(__file__).resolve().parent.parent / "conf" / "supervisord.conf"
+CONFIGURATION = Path(__file__).with_name("supervisord.conf")
+"""A link to conf/supervisord.conf; what is installed has the file itself there."""
 
 _PREFIXES = ("COREMON_", "CRASHAGENT_", "QKVIEW_")
 
@@ -33,11 +37,13 @@ def main() -> int:
     """Start the bundle; does not return unless something is wrong."""
     options = _parser().parse_args()
     try:
-        env = environment(options.env)
+        env, problems = environment(options.env)
         # All mistakes of all programs are shown before one of them starts.
-        _check(env)
+        problems += [*_mistakes(env), *_faults_of(options.configuration)]
         for name in _unknown(env):
             _say(f"{name}: there is no such setting; it is ignored")
+        if problems:
+            raise ConfigError(problems)
         hold_sockets(env)
     except ConfigError as error:
         for problem in error.problems:
@@ -94,20 +100,39 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=CONFIGURATION,
         metavar="FILE",
-        help="the configuration of supervisord (default: %(default)s)",
+        help="the configuration of supervisord (default: the one that comes with it, %(default)s)",
+    )
+    parser.add_argument(
+        "--version", action="version", version=buildinfo.describe("coremond-bundle")
     )
     return parser
 
 
-def _check(env: dict[str, str]) -> None:
+def _mistakes(env: dict[str, str]) -> list[str]:
+    """Read the settings of every program, and give all that is wrong with them."""
     problems: list[str] = []
     for load in (CoremondSettings.from_env, CrashagentSettings.from_env, QkviewSettings.from_env):
         try:
             load(env)
         except ConfigError as error:
             problems += [problem for problem in error.problems if problem not in problems]
-    if problems:
-        raise ConfigError(problems)
+    return problems
+
+
+def _faults_of(configuration: Path) -> Iterator[str]:
+    """Say why supervisord would not start with *configuration*, as far as that can be told."""
+    found = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
+    try:
+        # Without O_NONBLOCK, a FIFO that nobody writes to would be waited for.
+        with open(os.open(configuration, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as file:
+            found.read_file(file, source=str(configuration))
+    except (OSError, UnicodeDecodeError) as error:
+        yield f"-c {configuration}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+    except configparser.Error as error:
+        yield f"-c {configuration}: {' '.join(str(error).split())}"
+    else:
+        if not found.has_section("supervisord"):
+            yield f"-c {configuration}: expected supervisord's configuration: no [supervisord]"
 
 
 def hold_sockets(env: dict[str, str]) -> None:

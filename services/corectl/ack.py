@@ -34,6 +34,15 @@ def run(settings: CorectlSettings, args: Namespace) -> int:
     records = find_records(settings, selection, only_new=True)
     if not records:
         return 1
+    if problem := acknowledge(settings, records):
+        complain(problem)
+        return 1
+    print(f"{len(records)} acknowledged")
+    return os.EX_OK
+
+
+def acknowledge(settings: CorectlSettings, records: list[CrashRecord]) -> str:
+    """Have coremond write down that *records* are known; say why it did not, or nothing."""
     with (
         zmq.Context() as context,
         ItemSender(context, items_endpoint(settings.run_dir), wait_ms=_WAIT_MS) as items,
@@ -41,13 +50,10 @@ def run(settings: CorectlSettings, args: Namespace) -> int:
         for start in range(0, len(records), MOST_AT_ONCE):
             some = records[start : start + MOST_AT_ONCE]
             if not items.send(Acknowledgement(ids=tuple(record.id for record in some))):
-                complain("coremond did not take it within 2 s: is it running? See corectl status.")
-                return 1
+                return "coremond did not take it within 2 s: is it running? See corectl status."
             if left := _wait(settings.store_dir, some):
-                complain(f"coremond has not written down {left} of them; its log says why")
-                return 1
-    print(f"{len(records)} acknowledged")
-    return os.EX_OK
+                return f"coremond has not written down {left} of them; its log says why"
+    return ""
 
 
 def _wait(store_dir: Path, records: list[CrashRecord]) -> int:

@@ -47,8 +47,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(args: Namespace) -> int:
     try:
-        settings = CorectlSettings.from_env(environment(args.env))
-        return _command(args.command)(settings, args)
+        return _command(args.command)(_settings(args), args)
     except ConfigError as error:
         for problem in error.problems:
             complain(safe(problem))
@@ -61,6 +60,18 @@ def _run(args: Namespace) -> int:
         where = "" if error.filename is None else f"{safe(os.fsdecode(error.filename))}: "
         complain(f"{where}{error.strerror or error}")
     return 1
+
+
+def _settings(args: Namespace) -> CorectlSettings:
+    """Read the settings, or raise `ConfigError` with every mistake, of the file's lines, too."""
+    env, problems = environment(args.env)
+    try:
+        settings = CorectlSettings.from_env(env)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return settings
 
 
 def _command(name: str) -> _Command:

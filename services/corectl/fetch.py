@@ -28,7 +28,7 @@ def run(settings: CorectlSettings, args: Namespace) -> int:
         stub = QkviewStub(channel)  # type: ignore[no-untyped-call]
         try:
             target = args.output or _own_name(stub, args.id)
-            with part_file(target) as part:
+            with part_file(target, force=args.force) as part:
                 _fetch(stub, args.id, part)
         except grpc.RpcError as error:
             complain(safe(words_of(error)))

@@ -24,6 +24,17 @@ class Door:
     address: str
     problem: str = ""
     """Why nobody answered there; empty where somebody did."""
+    answer: str = "answers"
+    """How that was seen."""
+    state: str = ""
+    """What supervisord says of the program, where that lets doubt whose the answer is."""
+    is_held: bool = False
+    """It stays open while the program does not run."""
+
+    @property
+    def is_strange(self) -> bool:
+        """Say whether it is another program than ours that answers there."""
+        return not self.problem and not self.is_held and is_down(self.state)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +61,7 @@ def faults_of(seen: Seen) -> list[str]:
         *dict.fromkeys(seen.problems),
         *(_program_faults(seen.programs, seen.supervisor) if seen.programs is not None else ()),
         *(_door_fault(door, seen) for door in seen.doors if door.problem),
+        *(_stranger_fault(door) for door in seen.doors if door.is_strange),
         *(_disk_fault(disk) for disk in seen.disks if disk.is_full),
         *(_waiting_fault(seen.waiting) if seen.waiting else ()),
         *(_readiness_faults(seen.readiness) if seen.readiness else ()),
@@ -84,6 +96,18 @@ def _door_fault(door: Door, seen: Seen) -> str:
     return f"{fault}; {_restart(door.program, seen.supervisor)}"
 
 
+def _stranger_fault(door: Door) -> str:
+    return (
+        f"{door.program}: what answers at {safe(door.address)} is not ours; end it, or have ours "
+        "listen elsewhere"
+    )
+
+
+def is_down(state: str) -> bool:
+    """Say whether a program in this *state* of supervisord's cannot be the one that answers."""
+    return state not in {"", "STARTING"}
+
+
 def _waiting_fault(waiting: Waiting) -> Iterator[str]:
     if waiting.oldest > WAITING_GRACE:
         yield (
@@ -100,5 +124,5 @@ def _disk_fault(disk: Disk) -> str:
 
 
 def _readiness_faults(readiness: Readiness) -> Iterator[str]:
-    for fault in readiness.faults:
+    for fault in () if is_down(readiness.state) else readiness.faults:
         yield f"not ready: {safe(fault)}"

@@ -1,6 +1,7 @@
 """``corectl host doctor``: crash a tiny program, and follow it to its stored core."""
 
 import os
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from common.corestore import read_records
 from common.files import opened_directory
 from common.naming import PREFIX, SPOOL, encode
 from common.record import CrashRecord
+from services.corectl.ack import acknowledge
 from services.corectl.crash_on_purpose import Crashed, crash
 from services.corectl.host_check import faults_of, is_well
 from services.corectl.host_facts import HostFacts, Socket, look, look_at_socket
@@ -48,8 +50,20 @@ def doctor(settings: CorectlSettings, args: Namespace) -> int:
         why = f"the crash is recorded ({record.id}), and its core is not kept: {record.reason}"
         return _failed("coremond", f"{why}; see that limit in the settings")
     _passed("coremond", f"stored after {time.monotonic() - started:.1f} s: {record.core}")
-    print(f"Crashes arrive. This one can be removed: it is {record.id}, in {settings.store_dir}")
+    _leave(settings, record)
     return os.EX_OK
+
+
+def _leave(settings: CorectlSettings, record: CrashRecord) -> None:
+    """Have the crash that was made on purpose be nobody's concern, and say how it goes."""
+    problem = acknowledge(settings, [record])
+    known = f"is acknowledged: corectl list --new does not show {record.id}"
+    print(f"Crashes arrive. This one {'stays new' if problem else known}.")
+    if problem:
+        complain(f"{safe(problem)} Later: corectl ack {record.id}")
+    files = [str(settings.store_dir / name) for name in (record.core, record.checksum)]
+    print("Its core goes as any other does, by a limit or by age; to remove it now:")
+    print(safe(f"rm {shlex.join(files)}"))
 
 
 def _passed(step: str, text: str) -> None:

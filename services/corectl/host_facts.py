@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.corepattern import FILE_TEMPLATE, CorePattern, read_pattern
-from services.corectl.knock import knock_unix
+from services.corectl.knock import SOCKETS, is_listed, knock_unix
 from services.corectl.settings import CorectlSettings
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
@@ -184,19 +184,13 @@ def look_at_socket(path: Path) -> Socket:
 
 def _look_quietly(path: Path, root: Path) -> Socket:
     """See whether somebody listens at *path*, where whoever connects is taken for a crash."""
-    lines = _read(root / "proc/net/unix").splitlines()
-    if not any(_is_listening(line.split(), str(path)) for line in lines):
+    if not is_listed(path, root / SOCKETS.relative_to("/")):
         return look_at_socket(path)
     try:
         is_open = path.stat().st_mode & 0o077 and path.parent.stat().st_mode & 0o077
     except OSError as error:
         return Socket(path=str(path), problem=error.strerror or str(error))
     return Socket(path=str(path), is_private=not is_open)
-
-
-def _is_listening(words: list[str], path: str) -> bool:
-    accepts = "00010000"  # __SO_ACCEPTCON among the flags: net/unix/af_unix.c, unix_seq_show()
-    return len(words) == 8 and words[3] == accepts and words[7] == path
 
 
 def _look_at_handler(

@@ -37,6 +37,13 @@ def prepare(settings: CorectlSettings, args: Namespace) -> int:
     problem = corepattern.problem_of(wanted["core_pattern"])
     if problem:
         raise CollectorError(f"core_pattern cannot be set: {problem}")
+    silence = facts.kernel_socket.problem if mode == "socket" else ""
+    # The init container comes before crashagent, which opens the socket in a moment.
+    if silence and not (args.force or args.if_asked):
+        raise CollectorError(
+            f"nobody listens at {facts.kernel_socket.path} ({silence}), so every core would be "
+            "lost; start the bundle first, or set it all the same by --force"
+        )
 
     state, to_write = host_state.plan(host_state.load(settings.run_dir), sysctls.read(), wanted)
     if not settings.crash_dir.exists():
@@ -47,10 +54,10 @@ def prepare(settings: CorectlSettings, args: Namespace) -> int:
         sysctls.write(name, value)
         print(f"{name} is {safe(value)}")
     print(f"What was there is kept in {settings.run_dir / host_state.NAME}: corectl host restore")
-    if mode == "socket" and facts.kernel_socket.problem:
+    if silence:
         complain(
-            f"nobody listens at {facts.kernel_socket.path} yet: until crashagent does, "
-            "every core is lost"
+            f"nobody listens at {facts.kernel_socket.path} yet ({silence}): until crashagent does, "
+            "every core is lost; corectl host check says when all is well"
         )
     return os.EX_OK if is_well else 1
 

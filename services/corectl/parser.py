@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TypeAlias
 
+from common import buildinfo
 from common import settings as values
 from services.corectl.moments import read_moment
 
@@ -25,7 +26,43 @@ PREPARE_HELP = """\
 file    core_pattern is a file in COREMON_CRASH_DIR: works with every kernel
 socket  the kernel hands cores to crashagent itself: Linux 6.16 or later
 pipe    the kernel starts corectl for every crash
-auto    socket where the kernel has it and crashagent listens there, else file"""
+auto    socket where the kernel has it and crashagent listens there, else file
+
+A socket where nobody listens loses every core, so it is not set without --force; with --if-asked it
+is, and said, for the init container comes before crashagent.
+Exit status: 0 it is set, or nobody asked for it; 1 it is not, or SELinux keeps containers out."""
+
+FETCH_HELP = """\
+What comes in is FILE.part until all of it is there and its checksum is right. A fetch that ended
+before leaves it, and the same command goes on from there; to begin anew, remove it."""
+CNEINSTANCE_HELP = """\
+What is read of a CNEInstance (apiVersion k8s.f5.com/v1 or k8s.f5net.com/v1):
+
+  spec.coreCollection.enabled        true, or there is nothing to install
+  spec.platformType                  generic, other, ocp, robin, socket or auto, as in the chart
+  spec.storageClassName              of the volume for cores, where hostPath is false
+  spec.certificate.clusterIssuer     cert-manager's issuer of the certificates for gRPC
+  spec.advanced.coremon.hostPath     true: cores stay on each node; false: on a shared volume
+  spec.advanced.coremon.env          settings, as name and value, or other variables, also with
+                                     valueFrom; COREMOND_OVERRIDE_CORE_PATTERN: "true" has each
+                                     node's core_pattern set
+
+The least that collects cores on each node:
+
+  apiVersion: k8s.f5.com/v1
+  kind: CNEInstance
+  metadata: {name: sample}
+  spec:
+    coreCollection: {enabled: true}
+    advanced:
+      coremon:
+        hostPath: true
+        env:
+        - {name: COREMOND_OVERRIDE_CORE_PATTERN, value: "true"}
+
+What has no counterpart, and what is passed over, is said in comments before the values.
+Exit status: 0 the values are on standard output; 1 it is no CNEInstance, or something in it is
+wrong; 3 it collects no cores, so that there are no values, and nothing is to be installed."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--env", metavar="FILE", type=Path, help="lay this file's settings over it")
+    parser.add_argument("--version", action="version", version=buildinfo.describe("corectl"))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_reading_commands(commands)
     _add_acting_commands(commands)
@@ -109,9 +147,14 @@ def _add_acting_commands(commands: _Commands) -> None:
     submit = _add(commands, "submit", "hand coremond a file of the crash directory now")
     submit.add_argument("file", metavar="FILE", help="a core that nobody has told coremond of")
 
-    fetch = _add(commands, "fetch", "fetch a packed core from qkview-collect, or the rest of one")
+    fetch = _add(
+        commands, "fetch", "fetch a packed core from qkview-collect, or the rest of one", FETCH_HELP
+    )
     fetch.add_argument("id", metavar="ID", type=_id, help="the record's id: 12 hex digits")
-    fetch.add_argument("-o", "--output", metavar="FILE", type=Path, help="by default its own name")
+    fetch.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="write it here; by default its own name"
+    )
+    fetch.add_argument("-f", "--force", action="store_true", help="replace FILE if it is there")
     fetch.add_argument("--address", metavar="HOST:PORT", type=_address, help="by default this host")
     fetch.add_argument("--tls-dir", metavar="DIR", type=Path, help="tls.crt, tls.key and ca.crt")
     fetch.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate")
@@ -129,6 +172,9 @@ def _add_host_commands(commands: _Commands) -> None:
     prepare.add_argument(
         "--if-asked", action="store_true", help="only if COREMOND_OVERRIDE_CORE_PATTERN is true"
     )
+    prepare.add_argument(
+        "-f", "--force", action="store_true", help="set a socket where nobody listens yet, too"
+    )
 
     _add(actions, "restore", "give the host back what prepare found")
 
@@ -143,7 +189,10 @@ def _add_host_commands(commands: _Commands) -> None:
 
 def _add_cluster_commands(commands: _Commands) -> None:
     instance = _add(
-        commands, "cneinstance", "write the values of the chart that a CNEInstance comes to"
+        commands,
+        "cneinstance",
+        "write the values of the chart that a CNEInstance comes to",
+        CNEINSTANCE_HELP,
     )
     instance.add_argument("file", metavar="FILE", help="its YAML, also among others; - reads stdin")
     instance.add_argument("--name", metavar="NAME", help="which, where there are several")
@@ -156,7 +205,7 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("-U", "--until", metavar="WHEN", type=_moment, help="not after it")
     command.add_argument(
-        "-n", dest="number", metavar="N", type=_positive, help="at most N, the newest"
+        "-n", dest="number", metavar="N", type=_number, help="at most N, the newest"
     )
     command.add_argument("-1", dest="number", action="store_const", const=1, help="the newest only")
 
@@ -176,11 +225,13 @@ def _moment(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _positive(text: str) -> int:
+def _number(text: str) -> int:
     try:
         return values.positive(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected how many crashes at most: 1, 2, 3 or more"
+        ) from None
 
 
 def _duration(text: str) -> float:

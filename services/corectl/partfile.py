@@ -61,10 +61,17 @@ class PartFile:
 
 
 @contextmanager
-def part_file(path: Path) -> Iterator[PartFile]:
-    """Open ``FILE.part`` for *path*, which must not exist, and begin it where there is none."""
+def part_file(path: Path, *, force: bool) -> Iterator[PartFile]:
+    """Open ``FILE.part`` for *path*, and begin it where there is none.
+
+    A *path* that is there is a `SourceError`. With *force* it is replaced, once the part is whole,
+    if it is a regular file.
+    """
     if os.path.lexists(path):
-        raise SourceError(f"{path} exists already")
+        if not force:
+            raise SourceError(f"{path} exists already; --force replaces it")
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise SourceError(f"{path} is no regular file, so it is not replaced")
     part = PartFile(path)
     try:
         part.lock()

@@ -20,6 +20,8 @@ class Readiness:
     address: str
     faults: tuple[str, ...] = ()
     """Each in a line; empty where all is ready."""
+    state: str = ""
+    """What supervisord says of qkview-collect, where that lets doubt whose the answer is."""
 
 
 def ask_readiness(address: str, timeout: float) -> Readiness:

@@ -3,23 +3,23 @@
 import os
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from common.converting import Converting, read_converting
 from common.corestore import read_records
 from common.errors import CollectorError
 from services.corectl.attempt import Attempt
-from services.corectl.health import Door, Seen, faults_of
-from services.corectl.knock import knock_tcp, knock_unix
+from services.corectl.doors import doors_of
+from services.corectl.health import Door, Seen, faults_of, is_down
 from services.corectl.moments import show_span
-from services.corectl.readiness import ask_readiness
+from services.corectl.readiness import Readiness, ask_readiness
 from services.corectl.room import Disk, look_at_disk, look_at_waiting, tally
 from services.corectl.settings import CorectlSettings
 from services.corectl.show import complain, json_of, safe, show_size
-from services.corectl.supervised import ask_supervisor
+from services.corectl.supervised import Program, ask_supervisor
 from services.corectl.table import Column, print_table
 
 TIMEOUT = 2.0
@@ -48,7 +48,7 @@ def run(settings: CorectlSettings, args: Namespace) -> int:
 def look(settings: CorectlSettings, *, until: float) -> Seen:
     """See all that can be seen until *until* (monotonic)."""
     supervisor = Attempt(partial(ask_supervisor, settings.supervisor_socket))
-    doors = [(program, at, Attempt(ask)) for program, at, ask in _doors(settings)]
+    doors = [(door, Attempt(ask)) for door, ask in doors_of(settings, TIMEOUT)]
     places = {"COREMON_CRASH_DIR": settings.crash_dir, "COREMON_CORES_DIR": settings.cores_dir}
     disks = [(name, path, Attempt(partial(look_at_disk, path))) for name, path in places.items()]
     records = Attempt(partial(read_records, settings.store_dir))
@@ -71,35 +71,38 @@ def look(settings: CorectlSettings, *, until: float) -> Seen:
     known = _answer(records, until, f"{settings.store_dir}", see, tell)
     converting = Attempt(lambda: read_converting(settings.run_dir, time.time()))
     waiting = Attempt(lambda: look_at_waiting(settings.crash_dir, known or (), time.time()))
+    programs = _answer(supervisor, until, f"supervisord at {address}", start, tell)
+    readiness = _answer(ready, until, f"metrics at {metrics}", see_log, tell) if ready else None
     return Seen(
         supervisor=address,
-        programs=_answer(supervisor, until, f"supervisord at {address}", start, tell),
+        programs=programs,
         doors=[
-            Door(program=program, address=at, problem=_problem(attempt, until))
-            for program, at, attempt in doors
+            replace(_seen(door, attempt, until), state=_state(programs, door.program))
+            for door, attempt in doors
         ],
         disks=[disk for disk in found if disk is not None],
         records=None if known is None else tally(known),
         waiting=_answer(waiting, until, f"{settings.crash_dir}", create, tell),
         converting=_answer(converting, until, f"{settings.run_dir}", see_run, tell) or (),
-        readiness=_answer(ready, until, f"metrics at {metrics}", see_log, tell) if ready else None,
+        readiness=readiness and replace(readiness, state=_state(programs, "qkview-collect")),
         problems=problems,
     )
 
 
-def _doors(settings: CorectlSettings) -> list[tuple[str, str, Callable[[], None]]]:
-    unix: list[tuple[str, Path]] = [
-        ("coremond", settings.run_dir / "items.sock"),
-        ("coremond", settings.run_dir / "events.sock"),
-        ("crashagent", settings.apport_socket),
-    ]
-    address = settings.qkview_address
-    doors: list[tuple[str, str, Callable[[], None]]] = [
-        (program, str(path), partial(knock_unix, path, TIMEOUT)) for program, path in unix
-    ]
-    if not address.endswith(":0"):  # with port 0, only qkview-collect's log says where it is
-        doors.append(("qkview-collect", address, partial(knock_tcp, address, TIMEOUT)))
-    return doors
+def _seen(door: Door, attempt: Attempt[str], until: float) -> Door:
+    problem = _problem(attempt, until)
+    return replace(door, problem=problem, answer="" if problem else attempt.answer(until))
+
+
+def _state(programs: Sequence[Program] | None, name: str) -> str:
+    """Give the state of a program; empty where it is well, or supervisord cannot be asked."""
+    if programs is None:
+        return ""
+    found = next((program for program in programs if program.name == name), None)
+    if found is None:
+        return "not there"
+    is_new = found.state == "STARTING" and not found.has_ended
+    return "" if is_new or found.state == "RUNNING" else found.state
 
 
 def _problem(attempt: Attempt[T], until: float) -> str:
@@ -129,7 +132,7 @@ def show(seen: Seen) -> None:
     if rows:
         print_table([Column("PROGRAM"), Column("STATE"), Column("PID"), Column("SINCE")], rows)
         print()
-    rows = [[d.program, safe(d.address), safe(d.problem) or "answers"] for d in seen.doors]
+    rows = [[d.program, safe(d.address), safe(d.problem) or _found(d)] for d in seen.doors]
     print_table([Column("PROGRAM"), Column("SOCKET"), Column("")], rows)
     print()
     rows = [[safe(d.path), show_size(d.available), show_size(d.total)] for d in seen.disks]
@@ -144,10 +147,28 @@ def show(seen: Seen) -> None:
     if seen.waiting is not None:
         print(f"Waiting in the crash directory: {seen.waiting.number}")
     if seen.readiness is not None:
-        ready = "not ready" if seen.readiness.faults else "ready"
-        print(f"Metrics: http://{safe(seen.readiness.address)}/metrics, {ready}")
+        print(f"Metrics: http://{safe(seen.readiness.address)}/metrics, {_ready(seen.readiness)}")
     for one in seen.converting:
         print(f"Converting: {line_of(one)}")
+
+
+def _found(door: Door) -> str:
+    if not door.state:
+        return door.answer
+    if door.is_held:
+        return f"{door.answer}, and crashes wait there: {door.program} is {door.state}"
+    return f"{door.answer}, but {_whose(door.program, door.state)}"
+
+
+def _ready(readiness: Readiness) -> str:
+    if readiness.state:
+        return f"but {_whose('qkview-collect', readiness.state)}"
+    return "not ready" if readiness.faults else "ready"
+
+
+def _whose(program: str, state: str) -> str:
+    doubt = "is not ours" if is_down(state) else "may not be ours"
+    return f"{doubt}: {program} is {safe(state)}"
 
 
 def line_of(one: Converting) -> str:

@@ -25,6 +25,8 @@ class Program:
     """How long it has been in this state, as far as it was started at all."""
     reason: str = ""
     """Why it could not be started."""
+    has_ended: bool = False
+    """It ran before, and ended."""
 
     @classmethod
     def of(cls, info: dict[str, Any]) -> Self:
@@ -35,6 +37,7 @@ class Program:
             pid=int(info["pid"]),
             seconds=float(info["now"] - (info["start"] if info["pid"] else info["stop"])),
             reason=str(info["spawnerr"]),
+            has_ended=bool(info["stop"]),
         )
 
 

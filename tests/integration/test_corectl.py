@@ -3,6 +3,7 @@ import gzip
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -18,9 +19,11 @@ from typing import IO, Any
 import pytest
 import zmq
 
+from common.answering import Answering
+from common.buildinfo import VERSION
 from common.item import CoreEvent, CrashItem
 from common.naming import RECORD_SUFFIX
-from common.record import CrashRecord
+from common.record import CrashRecord, Source
 from common.workqueue import EventSender, ItemReceiver, events_endpoint, items_endpoint
 from tests import loglines
 from tests.bundle import BIN, wait_until
@@ -468,6 +471,85 @@ def test_watch_as_json_is_an_event_a_line(
     assert (read["kind"], read["id"], read["pid"]) == ("stored", "0123456789ab", 7)
 
 
+def test_watch_says_once_that_nobody_answers_yet_and_once_that_somebody_does(
+    operator: Operator, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    process = operator.start("watch", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said = [process.stderr.readline(), process.stderr.readline()]
+
+    with EventSender(context, events_endpoint(operator.run_dir)):
+        said.append(process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        _, more = process.communicate(timeout=TIMEOUT)
+
+    assert [line.split()[0] for line in said] == ["Watching", "Nobody", "coremond"]
+    assert (process.returncode, more) == (0, "")
+
+
+def test_watch_of_events_only_says_nothing_else(operator: Operator) -> None:
+    process = operator.start("watch", "-q", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: sleeps(process.pid), "it to wait")
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.communicate(timeout=TIMEOUT) == ("", "")
+
+
+def sleeps(pid: int) -> bool:
+    """Say whether corectl has imported all it needs, and has a thread of ZeroMQ's."""
+    return len(os.listdir(f"/proc/{pid}/task")) > 1
+
+
+def taken(operator: Operator, path: Path, **facts: Any) -> CrashRecord:
+    """Store a crash that coremond has read from *path*."""
+    return operator.store.add(sources=(Source.of(path.name, path.stat()),), **facts)
+
+
+def test_submit_of_what_was_taken_meanwhile_says_what_it_has_become(operator: Operator) -> None:
+    path = operator.crash_dir / "core.a b.1.h.1"
+    path.write_bytes(b"core")
+    old = taken(operator, path, pid=1, detected_at=1)
+    new = taken(operator, path, pid=2, detected_at=2)
+    path.unlink()
+
+    done = operator.run("submit", path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"taken it already; it is {new.id}, its core is {new.core}" in done.stdout
+    assert old.id not in done.stdout
+
+
+def test_submit_of_what_was_not_kept_says_why(operator: Operator) -> None:
+    path = operator.crash_dir / "core.a.1.h.1"
+    path.write_bytes(b"core")
+    record = taken(operator, path, state="held", reason="limit")
+
+    done = operator.run("submit", path)
+
+    assert done.returncode == 0
+    assert f"it is {record.id}, its core was never stored: limit" in done.stdout
+
+
+def test_submit_of_another_file_of_that_name_is_handed_over(
+    operator: Operator, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    path = operator.crash_dir / "core"
+    path.write_bytes(b"core")
+    gone = taken(operator, path)
+    with ItemReceiver(context, items_endpoint(operator.run_dir)) as items:
+        operator.store.path(gone).unlink()
+        again = operator.run("submit", path)
+        path.write_bytes(b"another core")
+        other = operator.run("submit", path)
+        got = wait_until(items.waiting, "an item")
+
+    assert (again.returncode, other.returncode) == (0, 0)
+    assert "handed to coremond" in again.stdout
+    assert "handed to coremond" in other.stdout
+    assert got[0] == CrashItem(path=str(path))
+
+
 def test_submit_hands_coremond_the_absolute_path(
     operator: Operator, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
@@ -603,8 +685,35 @@ def test_fetch_keeps_its_hands_off_what_is_there(operator: Operator, qkview: str
     linked = operator.run("fetch", record.id, "-o", "linked.gz", "--address", qkview)
 
     assert (exists.returncode, linked.returncode) == (1, 1)
-    assert "out.gz exists already" in exists.stderr
+    assert "out.gz exists already; --force replaces it" in exists.stderr
     assert (operator.home / "out.gz").read_bytes() == b"precious"
+
+
+def test_fetch_replaces_a_file_only_when_forced_and_only_by_the_whole_core(
+    operator: Operator, qkview: str
+) -> None:
+    record = operator.store.add(b"a core")
+    out = operator.home / "out.gz"
+    out.write_bytes(b"precious")
+    words = ["--force", "-o", "out.gz", "--address", qkview]
+
+    unknown = operator.run("fetch", "0" * 12, *words)
+    kept = out.read_bytes()
+    done = operator.run("fetch", record.id, *words)
+
+    assert (unknown.returncode, kept) == (1, b"precious")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert gzip.decompress(out.read_bytes()) == b"a core"
+
+
+def test_fetch_never_replaces_what_is_no_file(operator: Operator, qkview: str) -> None:
+    record = operator.store.add(b"a core")
+    (operator.home / "link").symlink_to("/dev/null")
+
+    done = operator.run("fetch", record.id, "--force", "-o", "link", "--address", qkview)
+
+    assert (done.returncode, (operator.home / "link").is_symlink()) == (1, True)
+    assert "no regular file" in done.stderr
 
 
 def test_fetch_says_why_there_is_nothing_to_fetch(operator: Operator, qkview: str) -> None:
@@ -678,6 +787,7 @@ def doors(operator: Operator) -> Iterator[dict[str, socket.socket]]:
         "items": operator.run_dir / "items.sock",
         "events": operator.run_dir / "events.sock",
         "apport": operator.apport_socket,
+        "kernel": operator.run_dir / "kernel.sock",
     }
     with contextlib.ExitStack() as stack:
         found = {}
@@ -750,7 +860,7 @@ def test_status_is_0_when_all_is_well(operator: Operator, crashes: list[CrashRec
         "stored": 1,
         "held": 1,
         "removed": 1,
-        "bytes": crashes[0].packed,
+        "bytes": crashes[0].occupied,
     }
     assert read["seen"]["waiting"]["number"] == 1
     assert (plain.returncode, plain.stderr) == (0, "")
@@ -777,6 +887,59 @@ def test_status_is_1_with_a_line_for_each_fault(
     assert items.startswith(f"coremond: nobody answers at {operator.run_dir}/items.sock")
     assert "Connection refused" in items
     assert qkview.startswith("qkview-collect: nobody answers at 0.0.0.0:")
+
+
+def test_status_sees_the_kernels_socket_without_a_connection(
+    operator: Operator, doors: dict[str, socket.socket]
+) -> None:
+    path = operator.home / "coredump"
+    operator.settings["CRASHAGENT_SYSTEMD_SOCKET"] = str(path)
+    doors["kernel"].setblocking(False)
+    with supervised(operator), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as systemd:
+        systemd.bind(str(path))
+        systemd.listen()
+        there, _ = settled(operator)
+        shown = operator.run("status").stdout
+        with pytest.raises(BlockingIOError):
+            doors["kernel"].accept()
+        doors["kernel"].close()
+        systemd.close()
+        gone, read = settled(operator)
+        operator.settings["CRASHAGENT_KERNEL_SOCKET"] = "off"
+        operator.settings["CRASHAGENT_SYSTEMD_SOCKET"] = "off"
+        off, _ = settled(operator)
+
+    assert (there.returncode, gone.returncode, off.returncode) == (0, 1, 0)
+    for socket_path in (operator.run_dir / "kernel.sock", path):
+        assert re.search(rf"crashagent +{re.escape(str(socket_path))} +listens\n", shown)
+        fault = f"crashagent: nobody answers at {socket_path} (Connection refused)"
+        assert any(told.startswith(fault) for told in read["faults"])
+
+
+@pytest.mark.usefixtures("doors")
+def test_what_answers_for_a_program_that_does_not_run_is_not_ours(operator: Operator) -> None:
+    not_ready = b"HTTP/1.1 503 Service Unavailable\r\n\r\ncoremond: of another bundle\n"
+    listener = socket.create_server(("127.0.0.1", 0))
+    operator.settings["COREMON_METRICS_ADDRESS"] = f"127.0.0.1:{listener.getsockname()[1]}"
+
+    with (
+        Answering(listener, lambda asked: not_ready if asked else None),
+        supervised(operator, qkview_collect="false", crashagent="false"),
+    ):
+        done, read = settled(operator)
+        shown = operator.run("status").stdout
+
+    assert done.returncode == 1
+    assert re.search(r"qkview-collect \S+ +answers, but is not ours: .* is FATAL\n", shown)
+    assert "/metrics, but is not ours: qkview-collect is FATAL" in shown
+    assert "answers, and crashes wait there: crashagent is FATAL" in shown
+    assert "of another bundle" not in done.stderr
+    assert [told.partition(":")[0] for told in read["faults"]] == [
+        "crashagent",
+        "qkview-collect",
+        "qkview-collect",
+    ]
+    assert "is not ours; end it" in read["faults"][-1]
 
 
 @pytest.mark.usefixtures("doors")
@@ -852,6 +1015,22 @@ def test_a_usage_error_is_2_and_teaches(operator: Operator, words: list[str]) ->
 
     assert done.returncode == 2
     assert done.stderr.startswith("usage: corectl")
+
+
+def test_a_number_of_crashes_that_is_none_is_told_with_what_is_expected(operator: Operator) -> None:
+    done = operator.run("list", "-n", "0")
+
+    assert "'0': expected how many crashes at most: 1, 2, 3 or more" in done.stderr
+
+
+def test_corectl_says_which_build_it_is(operator: Operator) -> None:
+    operator.settings["COREMOND_COMMIT_HASH"] = "359bc2a"
+    operator.settings["COREMOND_BUILD_DATE"] = "2025-03-13T19:53:15Z"
+
+    done = operator.run("--version")
+
+    assert done.returncode == 0
+    assert done.stdout == f"corectl {VERSION}, commit 359bc2a, built 2025-03-13T19:53:15Z\n"
 
 
 def test_what_is_not_used_is_not_imported() -> None:

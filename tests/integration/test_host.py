@@ -224,12 +224,28 @@ def test_auto_takes_the_socket_where_crashagent_listens_and_the_file_elsewhere(h
     assert [way["name"] for way in checked["ways"] if way["works"]] == ["kernel-socket"]
 
 
-@pytest.mark.usefixtures("unset")
-def test_a_socket_where_nobody_listens_yet_is_set_and_told(host: Host) -> None:
+@pytest.mark.usefixtures("unset", "coredump_socket")
+def test_a_socket_where_nobody_listens_is_refused_and_nothing_is_touched(host: Host) -> None:
     prepared = host.host("prepare", "--mode", "socket")
+
+    assert (prepared.returncode, core_pattern()) == (1, "core")
+    assert "every core would be lost; start the bundle first" in prepared.stderr
+    assert not (host.home / "run").exists()
+    assert not host.crash_dir.exists()
+
+
+@pytest.mark.usefixtures("unset", "coredump_socket")
+@pytest.mark.parametrize("word", ["--force", "--if-asked"])
+def test_a_socket_where_nobody_listens_yet_is_set_by_force_and_for_what_comes_after(
+    host: Host, word: str
+) -> None:
+    host.settings["COREMOND_OVERRIDE_CORE_PATTERN"] = "true"
+
+    prepared = host.host("prepare", "--mode", "socket", word)
     checked = host.host("check")
 
     assert prepared.returncode == 0
+    assert core_pattern() == f"@@{host.home}/run/kernel.sock"
     assert "nobody listens" in prepared.stderr
     assert checked.returncode == 1
     assert "crashagent does not listen" in checked.stderr
@@ -514,9 +530,13 @@ def test_doctor_follows_a_crash_to_its_stored_core(bundle: Bundle, mode: str) ->
     with kernel.core_pattern("core"):
         host.host("prepare", "--mode", mode)
         done = host.host("doctor", "--timeout", "20s")
+        new = bundle.corectl("list", "--new")
 
     [record] = bundle.stored()
     assert (done.returncode, done.stderr) == (0, "")
+    assert (new.returncode, new.stderr) == (1, "No new coredumps found.\n")
+    core = bundle.core(record)
+    assert done.stdout.splitlines()[-1] == f"rm {core} {core}.crc"
     steps = [line.split()[0] for line in done.stdout.splitlines()]
     assert [step for step in steps if step in {"core_pattern", "kernel", "intake", "coremond"}] == [
         "core_pattern",

@@ -4,6 +4,7 @@ import pytest
 
 from common.disk import FULL_BELOW_BYTES, is_full
 from services.corectl.health import PROGRAMS, STARTING_GRACE, Door, Seen, faults_of
+from services.corectl.readiness import Readiness
 from services.corectl.room import Disk, Tally, tally
 from services.corectl.supervised import Program
 from tests.store import crash
@@ -98,4 +99,22 @@ def test_a_hostile_word_in_a_fault_is_escaped() -> None:
 def test_records_are_counted_by_their_state() -> None:
     records = [crash(packed=5), crash(packed=7), crash(state="held"), crash(state="removed")]
 
-    assert tally(records) == Tally(stored=2, held=1, removed=1, bytes=12)
+    taken = sum(record.occupied for record in records[:2])
+    assert tally(records) == Tally(stored=2, held=1, removed=1, bytes=taken)
+
+
+def test_what_answers_for_a_program_that_is_down_is_a_fault_unless_the_bundle_holds_it() -> None:
+    strange = Door(program="qkview-collect", address="0.0.0.0:19891", state="BACKOFF")
+    early = Door(program="qkview-collect", address="0.0.0.0:19891", state="STARTING")
+    held = Door(program="crashagent", address="/run/apport.socket", state="FATAL", is_held=True)
+
+    [fault] = faults_of(seen(doors=[strange, early, held]))
+
+    assert fault.startswith("qkview-collect: what answers at 0.0.0.0:19891 is not ours")
+
+
+@pytest.mark.parametrize(("state", "told"), [("", 1), ("STARTING", 1), ("BACKOFF", 0)])
+def test_what_another_bundle_is_not_ready_for_is_no_fault_of_ours(state: str, told: int) -> None:
+    readiness = Readiness(address="127.0.0.1:1", faults=("coremond: a",), state=state)
+
+    assert len(faults_of(seen(readiness=readiness))) == told
