@@ -26,6 +26,8 @@ log = Logger()
 
 LANES = 4
 """Sources that are handled at once, so that small cores pass by large ones."""
+BETWEEN_SCANS = 1.0
+"""Seconds between two looks through all that events ask for: anybody can cause such events."""
 LONGEST_DELAY = 60.0
 """Seconds after which a source that could not be handled is looked at again at the latest."""
 
@@ -108,10 +110,10 @@ class Loop:
         return max(0.0, min(due) - now)
 
     def _hear(self) -> None:
-        changed = self._directories.changed()
-        if changed is None:
-            self._next_scan = 0.0
-        for found in changed or ():
+        completed, everything = self._directories.changed()
+        if everything:
+            self._next_scan = min(self._next_scan, self.scanned_at + BETWEEN_SCANS)
+        for found in completed:
             self._inbox.offer(found, at_once=True)
         for item in self._items.waiting():
             if isinstance(item, Acknowledgement):

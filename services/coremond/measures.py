@@ -1,6 +1,6 @@
 """What coremond measures."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import get_args
 
 from common.item import Arrival
@@ -11,6 +11,15 @@ from common.settings import NANOSECONDS
 BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
 """Seconds that the histograms tell apart."""
 PHASES = ("wait", "convert", "publish")
+
+GUESS = "_guess"
+"""The workload that stands for all whose pod is a guess: processes may have made them up."""
+
+_GUESSED = ("", GUESS, "")
+_OF_FILES: Collection[Arrival] = ("file", "apport-report")
+"""How crashes arrive of which a file alone tells, which anybody may have made."""
+_LONGEST_TOLD = 86400.0
+"""Seconds of waiting that are believed of such a file, whose owner may set its time, too."""
 
 _HELD = {
     "the limit of ": "limit",
@@ -68,8 +77,8 @@ class Measures:
         )
         self._phases = registry.histogram(
             "phase_seconds",
-            "Seconds that stored cores took: wait, from the crash until coremond saw the core; "
-            "convert; publish, from there until it was told of.",
+            "Seconds that stored cores took: wait, from the crash (or a file's last change) until "
+            "coremond saw the core; convert; publish, from there until it was told of.",
             ("phase",),
             bounds=BOUNDS,
             known=_known(PHASES),
@@ -82,9 +91,11 @@ class Measures:
         )
         self._workloads = registry.counter(
             "workload_crashes_total",
-            "Crashes, by workload and container; all that are beyond the bound together.",
+            "Crashes, by workload and container; all that are beyond the bound together, and so "
+            "are those whose pod is a guess.",
             ("namespace", "workload", "container"),
-            most=most_workloads,
+            known=[_GUESSED],
+            most=most_workloads + 1,
             other=("", OTHER, ""),
         )
         self._queue = registry.gauge("queue", "Sources that wait, or are under way.", ("state",))
@@ -114,7 +125,7 @@ class Measures:
         self._data_bytes.add(amount=record.data)
         self._packed_bytes.add(amount=record.packed)
         stored_at = record.stored_at or now
-        self._phases.observe(_seconds(record.detected_at - record.crashed_at), "wait")
+        self._phases.observe(_wait(record), "wait")
         self._phases.observe(record.convert_seconds or 0.0, "convert")
         self._phases.observe(_seconds(now - stored_at), "publish")
         self._count(record, 1)
@@ -135,7 +146,9 @@ class Measures:
     def _count(self, record: CrashRecord, number: int) -> None:
         self._crashes.add(record.arrived, amount=number)
         self._identities.add(record.identity.by, amount=number)
-        self._workloads.add(record.namespace, record.workload, record.container, amount=number)
+        is_guess = record.identity.by == "guess"
+        whose = (record.namespace, record.workload, record.container)
+        self._workloads.add(*(_GUESSED if is_guess else whose), amount=number)
 
     def watch_store(
         self,
@@ -195,6 +208,18 @@ class Measures:
 
 def _known(values: Iterable[str]) -> list[tuple[str]]:
     return [(value,) for value in dict.fromkeys(values)]
+
+
+def _wait(record: CrashRecord) -> float:
+    """Say how many seconds passed from a crash until its core was seen.
+
+    A file tells any moment that its owner likes, but it was not there before its own.
+    """
+    if record.arrived not in _OF_FILES:
+        return _seconds(record.detected_at - record.crashed_at)
+    written_at = record.sources[-1].changed_at if record.sources else 0
+    there_at = max(record.crashed_at, written_at)
+    return min(_seconds(record.detected_at - there_at), _LONGEST_TOLD)
 
 
 def _seconds(nanoseconds: int) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import stat
 import time
 import weakref
 from collections.abc import Callable
@@ -68,18 +69,28 @@ class PodDirectories:
         descriptor: int = self._events.fileno()
         return descriptor
 
-    def changed(self) -> set[Found] | None:
-        """Give the sources that were completed since; None if all must be looked at."""
+    def changed(self) -> tuple[set[Found], bool]:
+        """Give the sources that were completed since, and whether all must be looked at."""
         found: set[Found] = set()
         everything = False
         for event in self._events.read(timeout=0):
             directory = self._by_watch.get(event.wd)
             if event.mask & flags.Q_OVERFLOW or event.wd == self._parent_watch:
-                is_news = event.mask & flags.Q_OVERFLOW or read_pod_directory(event.name)
-                everything = everything or bool(is_news)
+                is_lost = bool(event.mask & flags.Q_OVERFLOW)
+                everything = everything or is_lost or self._pod_of(event.name) is not None
             elif directory and directory.kind.is_source(event.name):
                 found.add(Found(directory, event.name))
-        return None if everything else found
+        return found, everything
+
+    def _pod_of(self, name: str) -> Pod | None:
+        """Give the pod whose directory *name* is; None where it is called so by anybody else."""
+        if (pod := read_pod_directory(name)) is None:
+            return None
+        try:
+            status = os.lstat(name, dir_fd=self._parent.descriptor)
+        except OSError:  # it went meanwhile
+            return None
+        return pod if stat.S_ISDIR(status.st_mode) and _is_roots(status) else None
 
     def refresh(self) -> None:
         """Watch the directories that came, and no longer those that went."""
@@ -110,9 +121,9 @@ class PodDirectories:
         self._by_watch, self.all = watched, tuple(there)
 
     def _pods_there(self) -> list[tuple[str, Pod]]:
-        """Give the directories that are called as a pod's, those of the living first."""
+        """Give the directories that are pods', those of the living first."""
         names = sorted(os.listdir(self._parent.descriptor))
-        pods = [(name, pod) for name in names if (pod := read_pod_directory(name))]
+        pods = [(name, pod) for name in names if (pod := self._pod_of(name))]
         return sorted(pods, key=lambda found: self._is_over(found[1]))
 
     @staticmethod
@@ -138,10 +149,15 @@ class PodDirectories:
             descriptor=descriptor,
         )
         status = os.fstat(descriptor)
-        if status.st_uid not in {0, os.geteuid()}:
+        if not _is_roots(status):  # it is another by now
             return None
         if self._is_over(pod) and time.time() - status.st_mtime > _LEFT_FOR:
             with suppress(OSError):  # there is something in it
                 os.rmdir(name, dir_fd=self._parent.descriptor)
                 return None
         return directory
+
+
+def _is_roots(status: os.stat_result) -> bool:
+    """Say whether nobody but root, or ourselves, made it."""
+    return status.st_uid in {0, os.geteuid()}

@@ -35,15 +35,14 @@ class SourceDirectories:
         for directory in self._directories:
             poller.register(directory.fileno(), zmq.POLLIN)
 
-    def changed(self) -> set[Found] | None:
-        """Give the sources that were completed since; None if all must be looked at."""
-        of_pods = self._pods.changed()
-        found, everything = of_pods or set(), of_pods is None
+    def changed(self) -> tuple[set[Found], bool]:
+        """Give the sources that were completed since, and whether all must be looked at."""
+        found, everything = self._pods.changed()
         for directory in self._directories:
             names = directory.changed()
             everything = everything or names is None
             found |= {Found(directory, name) for name in names or ()}
-        return None if everything else found
+        return found, everything
 
     def all(self) -> set[Found]:
         """Give all sources that are there, complete or not."""

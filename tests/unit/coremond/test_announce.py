@@ -119,11 +119,38 @@ def until(is_so: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def of_pod(name: str, **facts: Any) -> CrashRecord:
+    """Make the record of a crash in a pod of its own."""
+    return record(pod=name, kubernetes=PodFacts(uid=f"uid of {name}"), **facts)
+
+
+def pods_told_of(api: Api) -> list[str]:
+    """Give the pod of each Event, the first first."""
+    return [event["involvedObject"]["name"] for event in api.events.values()]
+
+
+def events_of(announcer: Announcer) -> list[announce._Event]:
+    with announcer._changed:
+        return [event for events in announcer._pods.values() for event in events.values()]
+
+
+def is_idle(announcer: Announcer) -> bool:
+    """Say whether the API has all that was told."""
+    return not any(each.is_waiting or each.is_asked for each in events_of(announcer))
+
+
 def go_on(announcer: Announcer, clock: Clock, seconds: float) -> None:
     """Let time go by, and have it noticed."""
     clock.now += seconds
     with announcer._changed:
         announcer._changed.notify()
+
+
+def settle(announcer: Announcer, clock: Clock) -> None:
+    """Let time go by until the API has all that was told."""
+    while not is_idle(announcer):
+        go_on(announcer, clock, announce.EVERY)
+        time.sleep(0.005)
 
 
 def test_a_crash_becomes_an_event_on_its_pod(announcer: Announcer, api: Api) -> None:
@@ -239,7 +266,7 @@ def test_a_pod_that_was_made_anew_has_events_of_its_own(announcer: Announcer, ap
 
 def test_after_a_while_a_new_event_is_begun(announcer: Announcer, api: Api, clock: Clock) -> None:
     announcer.announce(record(), 1)
-    until(lambda: api.events)
+    until(lambda: is_idle(announcer))
     clock.now += announce.TOGETHER + 1
 
     announcer.announce(record(), 1)
@@ -271,7 +298,114 @@ def test_no_more_events_are_known_at_once_than_so_many(
     for number in range(1000):
         announcer.announce(record(pod=f"web-{number}"), 1)
 
-    assert len(announcer._events) == 10
+    assert len(events_of(announcer)) == 10
+
+
+# A pod that makes up what it is called.
+
+
+def test_beyond_a_few_processes_a_container_has_one_event_for_all_others(
+    announcer: Announcer, api: Api, clock: Clock
+) -> None:
+    for number in range(100):
+        announcer.announce(record(process=f"p{number}"), 1)
+    announcer.announce(record(process="p1"), 1)
+    go_on(announcer, clock, announce.EVERY)
+
+    until(lambda: api.counts() == [1, 1, 1, 2, 96])
+    [many] = [event for event in api.events.values() if event["count"] == 96]
+    assert many["message"].startswith("The newest of several processes: p99 (pid 9) ")
+    assert many["involvedObject"]["fieldPath"] == "spec.containers{f5-observer}"
+
+
+def test_the_processes_of_one_container_take_no_event_from_another(
+    announcer: Announcer, api: Api
+) -> None:
+    for number in range(100):
+        announcer.announce(record(process=f"p{number}"), 1)
+    announcer.announce(record(container="sidecar", process="envoy"), 1)
+
+    until(lambda: "envoy" in "".join(event["message"] for event in api.events.values()))
+
+
+def test_after_a_while_other_processes_have_events_of_their_own(
+    announcer: Announcer, api: Api, clock: Clock
+) -> None:
+    for number in range(4):
+        announcer.announce(record(process=f"old{number}"), 1)
+    until(lambda: len(api.events) == 4 and is_idle(announcer))
+    clock.now += announce.TOGETHER + 1
+
+    announcer.announce(record(process="new"), 1)
+
+    until(lambda: len(api.events) == 5)
+    assert not any("several" in event["message"] for event in api.events.values())
+    assert len(events_of(announcer)) == 1
+
+
+def test_a_pod_that_renames_itself_for_each_crash_keeps_no_other_from_its_event(
+    announcer: Announcer, api: Api, clock: Clock
+) -> None:
+    for number in range(2000):
+        announcer.announce(of_pod("hostile-0", process=f"p{number}"), 1)
+    announcer.announce(of_pod("victim-0"), 1)
+    for number in range(2000, 2040):
+        announcer.announce(of_pod("hostile-0", process=f"p{number}"), 1)
+        go_on(announcer, clock, 0.05)
+
+    until(lambda: "victim-0" in pods_told_of(api))
+    settle(announcer, clock)
+    assert sum(api.counts()) == 2041
+
+
+def test_pods_are_served_in_turn(announcer: Announcer, api: Api, clock: Clock) -> None:
+    for number in range(200):
+        announcer.announce(of_pod("hostile-0", container=f"c{number}"), 1)
+    until(lambda: api.asked == announce._BURST)
+    for number in range(3):
+        announcer.announce(of_pod(f"quiet-{number}"), 1)
+
+    go_on(announcer, clock, 2)
+
+    until(lambda: len(api.events) == announce._BURST + 4)
+    assert pods_told_of(api)[-4:].count("hostile-0") == 1
+
+
+def test_where_there_are_too_many_events_one_of_the_pod_that_has_most_goes(
+    announcer: Announcer, api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "_MOST", 10)
+    api.failures = [RefusedError(500)]
+    announcer.announce(of_pod("first-0"), 1)
+    until(lambda: api.asked == 1)
+    for pod in ("quiet-0", "quiet-1"):
+        announcer.announce(of_pod(pod), 1)
+    for number in range(100):
+        announcer.announce(of_pod("hostile-0", container=f"c{number}"), 1)
+
+    go_on(announcer, clock, announce._DELAY)
+
+    until(lambda: len(api.events) == 10)
+    assert {"first-0", "quiet-0", "quiet-1"} < set(pods_told_of(api))
+
+
+def test_what_was_told_goes_before_what_was_not(
+    announcer: Announcer, api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce, "_MOST", 10)
+    for number in range(9):
+        announcer.announce(of_pod("web-0", container=f"old{number}"), 1)
+    until(lambda: len(api.events) == 9 and is_idle(announcer))
+    api.failures = [RefusedError(500)]
+    announcer.announce(of_pod("web-0", container="new0"), 1)
+    until(lambda: api.asked == 10)
+    for number in range(1, 10):
+        clock.now += 0.001
+        announcer.announce(of_pod("web-0", container=f"new{number}"), 1)
+
+    go_on(announcer, clock, announce._DELAY + announce.EVERY)
+
+    until(lambda: len(api.events) == 19)
 
 
 # What the API may answer.
@@ -322,6 +456,35 @@ def test_what_fails_for_now_is_tried_again_with_all_that_came_since(
 
     until(lambda: api.counts() == [5])
     assert events_said(caplog) == ["failed to create events"]
+
+
+def test_what_was_never_shown_is_not_lost_however_long_it_fails(
+    announcer: Announcer, api: Api, clock: Clock
+) -> None:
+    api.failures = [RefusedError(500)]
+    announcer.announce(record(), 3)
+    until(lambda: api.asked == 1 and not any(each.is_asked for each in events_of(announcer)))
+    clock.now += announce.TOGETHER + 1
+
+    announcer.announce(record(), 1)
+
+    until(lambda: api.counts() == [4])
+
+
+def test_what_was_not_shown_of_an_event_that_is_over_is_counted_in_the_next(
+    announcer: Announcer, api: Api, clock: Clock
+) -> None:
+    announcer.announce(record(), 1)
+    until(lambda: api.events and is_idle(announcer))
+    announcer.announce(record(), 5)
+    clock.now += announce.TOGETHER + 1
+    api.failures = [RefusedError(500)]
+
+    announcer.announce(record(), 1)
+
+    until(lambda: api.asked == 2)
+    settle(announcer, clock)
+    assert sum(api.counts()) == 7
 
 
 def test_while_requests_fail_there_are_few(announcer: Announcer, api: Api, clock: Clock) -> None:
@@ -406,7 +569,7 @@ def test_nobody_waits_for_the_api(clock: Clock) -> None:
     for number in range(100):
         announcer.announce(record(pod=f"web-{number}"), 1)
 
-    assert len(announcer._events) == 100
+    assert len(events_of(announcer)) == 100
     let_go.set()
     announcer.close()
 

@@ -1,14 +1,18 @@
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from common.item import Arrival
 from common.metrics import OTHER
+from common.record import Identity, Source
 from common.settings import NANOSECONDS
 from services.coremond.acknowledge import Acknowledger
-from services.coremond.measures import Measures
+from services.coremond.measures import GUESS, Measures
 from services.coremond.settings import Retention
 from tests.store import crash
 from tests.unit.factories import House, elf_core, item, numbers_of
@@ -26,19 +30,23 @@ def read(measures: Measures) -> dict[str, float]:
 
 
 def test_a_stored_core_is_counted_with_its_bytes_its_phases_and_its_workload(house: House) -> None:
-    record = house.crash(content=elf_core())
+    name = house.add(elf_core())
+    house.now -= 10**6 * NANOSECONDS - 700 * NANOSECONDS
+    os.utime(house.crash_dir / name, ns=(0, house.now - 600 * NANOSECONDS))
+    house.handle(name)
+    [record] = house.store.records()
 
     found = read(house.measures)
     assert found["crashes_stored_total"] == found["crashes_total file"] == 1
     assert found["core_bytes_total"] == len(elf_core())
-    assert found["packed_bytes_total"] == found["store_bytes"] == record.packed
+    assert found["packed_bytes_total"] == record.packed
+    assert found["store_bytes"] == record.occupied
     assert found["store_cores"] == found["store_records"] == 1
     assert found["identity_total hostname"] == 1
     assert found["workload_crashes_total  f5-observer f5-observer"] == 1
     assert found["last_stored_timestamp_seconds"] == house.now / NANOSECONDS
     assert found["phase_seconds_count convert"] == found["phase_seconds_count publish"] == 1
-    wait = (house.now - record.crashed_at) / NANOSECONDS
-    assert found["phase_seconds_sum wait"] == pytest.approx(wait)
+    assert found["phase_seconds_sum wait"] == 600
 
 
 def test_crashes_at_the_limit_are_counted_as_such_each_once(house: House) -> None:
@@ -91,7 +99,7 @@ def test_why_a_core_was_removed_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_core_that_made_room_is_counted_as_such(tmp_path: Path) -> None:
-    with House(tmp_path, keep=Retention(cores_max_files=0, max_use=6000)) as house:
+    with House(tmp_path, keep=Retention(cores_max_files=0, max_use=20_000)) as house:
         house.crash(at=0, content=os.urandom(4096))
         house.crash(at=1, content=os.urandom(4096))
 
@@ -105,11 +113,27 @@ def test_however_many_workloads_crash_the_series_are_bounded() -> None:
 
     names = [name for name in read(measures) if name.startswith("workload_crashes_total")]
     assert names == [
+        f"workload_crashes_total  {GUESS} ",
         "workload_crashes_total n web\\n0 c",
         "workload_crashes_total n web\\n1 c",
         f"workload_crashes_total  {OTHER} ",
     ]
     assert read(measures)[names[-1]] == 48
+
+
+def test_guesses_are_counted_together_and_take_no_series_from_those_that_are_sure() -> None:
+    measures = Measures(2)
+    guess = Identity(by="guess")
+    for number in range(50):
+        name = f"made-up-{number}"
+        measures.held(crash(workload=name, container=name, identity=guess), 2)
+    measures.stored(crash(namespace="shop", workload="payments", container="app"), 0)
+
+    found = read(measures)
+    assert found[f"workload_crashes_total  {GUESS} "] == 100
+    assert found["workload_crashes_total shop payments app"] == 1
+    assert f"workload_crashes_total  {OTHER} " not in found
+    assert found["identity_total guess"] == 100
 
 
 def test_a_crash_is_new_until_it_is_acknowledged_removed_or_forgotten(house: House) -> None:
@@ -192,6 +216,58 @@ def test_the_queue_is_shown_as_it_is() -> None:
     found = read(measures)
     assert (found["queue waiting"], found["queue under_way"]) == (7, 2)
     assert (found["crashes_failing"], found["last_scan_timestamp_seconds"]) == (3, 123)
+
+
+def source(*, changed_at: int) -> Source:
+    return Source(name="core", device=1, inode=1, size=1, changed_at=changed_at)
+
+
+def waited(**facts: Any) -> float:
+    """Give how long a core waited, by what is measured of it."""
+    measures = Measures(1)
+    measures.stored(crash(**facts), 0)
+    return read(measures)["phase_seconds_sum wait"]
+
+
+NOW, DAY = 1_742_738_615 * NANOSECONDS, 86400 * NANOSECONDS
+
+
+@pytest.mark.parametrize("arrived", ["file", "apport-report"])
+@pytest.mark.parametrize(
+    ("told", "changed_at", "seconds"),
+    [
+        (NANOSECONDS, NOW - 2 * NANOSECONDS, 2),
+        (NOW - 3 * NANOSECONDS, NANOSECONDS, 3),
+        (NOW - DAY // 2, NOW - DAY // 2, 43200),
+        (NANOSECONDS, NANOSECONDS, 86400),
+        (NANOSECONDS, NOW + DAY, 0),
+    ],
+)
+def test_a_file_waited_from_its_last_change_on_whatever_it_says(
+    arrived: Arrival, told: int, changed_at: int, seconds: float
+) -> None:
+    sources = (source(changed_at=changed_at),)
+
+    wait = waited(arrived=arrived, crashed_at=told, detected_at=NOW, sources=sources)
+
+    assert wait == seconds
+
+
+def test_a_core_that_we_saw_come_waited_from_the_crash_on() -> None:
+    sources = (source(changed_at=NOW),)
+
+    wait = waited(arrived="apport", crashed_at=NOW - 7 * DAY, detected_at=NOW, sources=sources)
+
+    assert wait == 7 * 86400
+
+
+def test_the_forged_time_of_a_files_name_makes_nothing_long(house: House) -> None:
+    name = "core.x.1.h.0000000001"
+    (house.crash_dir / name).write_bytes(b"a core")
+    house.now = time.time_ns()
+    house.handle(name)
+
+    assert read(house.measures)["phase_seconds_sum wait"] < 3600
 
 
 def test_an_item_of_an_unknown_time_makes_no_phase_negative() -> None:

@@ -90,14 +90,27 @@ def test_the_directories_of_pods_are_found_with_what_is_in_them(crash: Crash) ->
 def test_a_directory_that_comes_is_noticed_and_then_each_core_in_it(crash: Crash) -> None:
     crash.all.all()
     own = crash.make(NAME)
-    assert crash.all.changed() is None
+    assert crash.all.changed() == (set(), True)
     crash.all.all()
 
     (own / CORE).write_bytes(b"x")
 
-    changed = crash.all.changed()
-    assert changed
-    assert {each.path for each in changed} == {str(own / CORE)}
+    completed, everything = crash.all.changed()
+    assert {each.path for each in completed} == {str(own / CORE)}
+    assert not everything
+
+
+def test_a_core_that_is_completed_as_a_directory_comes_is_heard_of_as_well(crash: Crash) -> None:
+    own = crash.make(NAME)
+    crash.all.all()
+    for path in (own / CORE, crash.path / CORE):
+        path.write_bytes(b"x")
+    crash.make(OTHER_NAME)
+
+    completed, everything = crash.all.changed()
+
+    assert {each.path for each in completed} == {str(own / CORE), str(crash.path / CORE)}
+    assert everything
 
 
 def test_one_directory_stays_the_same_to_who_looks_again(crash: Crash) -> None:
@@ -179,10 +192,29 @@ def test_a_directory_of_another_user_is_no_pods(crash: Crash) -> None:
     ],
 )
 def test_what_is_no_directory_is_no_pods(crash: Crash, make: Callable[[Path], object]) -> None:
+    crash.names()
     make(crash.path / NAME)
+    assert crash.pods.changed() == (set(), False)
     crash.make(OTHER_NAME)
 
     assert crash.names() == [OTHER_NAME]
+
+
+def test_directories_of_others_ask_for_no_look_and_nobody_is_asked_about_their_pods(
+    crash: Crash,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("missing: the user root, to give a directory to another user")
+    asked: list[str] = []
+    crash.pods._is_over = lambda pod: bool(asked.append(pod.uid))  # type: ignore[func-returns-value]
+    crash.names()
+    for number in range(100):
+        os.chown(crash.make(f"a_b_{uid_of(number)}"), 65534, 65534)
+    crash.make("a_b_" + uid_of(100)).rmdir()
+
+    assert crash.pods.changed() == (set(), False)
+    assert crash.names() == []
+    assert asked == []
 
 
 def test_what_is_not_called_as_a_pods_is_none(crash: Crash) -> None:

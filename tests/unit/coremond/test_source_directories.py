@@ -7,16 +7,19 @@ import random
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import zmq
 
 from common.corestore import verify
+from common.daemon import Stop
 from common.record import CrashRecord
-from services.coremond import sources
+from services.coremond import loop, sources
 from services.coremond.file_pattern import FilePattern
+from services.coremond.loop import Loop
 from services.coremond.settings import Retention
 from services.coremond.watch import Directory, Found, SourceDirectory
 from tests.unit.factories import (
@@ -31,6 +34,7 @@ from tests.unit.factories import (
 BOOT = "0123456789abcdef0123456789abcdef"
 NOISE = random.Random(7).randbytes(3000)
 HOUR = 3600
+CORE = f"core.observer.9.h.{CRASHED_AT}"
 SYSTEMD = f"core.observer.1000.{BOOT}.4711.1742738615000000"
 APPORT = f"core._usr_bin_observer.1000.{BOOT}.4711.123456"
 REPORT = "_usr_bin_observer.1000.crash"
@@ -466,9 +470,9 @@ def test_each_directory_hears_of_its_own_sources_only(house: House, tmp_path: Pa
     house.directories.changed()
     write()
 
-    found = house.directories.changed()
+    found, everything = house.directories.changed()
 
-    assert found is not None
+    assert not everything
     assert {(f.directory.kind.is_hidden, f.name) for f in found} == {
         (True, REPORT),
         (False, "core.x"),
@@ -522,3 +526,87 @@ def test_what_a_message_says_of_a_source_of_others_does_not_count(
     [record] = house.store.records()
     assert (record.process, record.arrived) == ("observer", "systemd")
     assert content_of_core(house, record) == b"a core"
+
+
+# When all are looked through.
+
+
+class Noisy:
+    """Directories in which something happens all the time: what was completed is *heard* first.
+
+    *stop* is set once they were listened to so often.
+    """
+
+    def __init__(self, stop: Stop, heard: set[Found], *, often: int) -> None:
+        self._stop = stop
+        self._heard = heard
+        self._often = often
+        self._event = os.eventfd(1, os.EFD_CLOEXEC)
+        self.looks: list[int] = []
+        """How often they had been listened to when all was looked through."""
+        self.heard = 0
+
+    def close(self) -> None:
+        os.close(self._event)
+
+    def register(self, poller: zmq.Poller) -> None:
+        poller.register(self._event, zmq.POLLIN)
+
+    def changed(self) -> tuple[set[Found], bool]:
+        self.heard += 1
+        if self.heard >= self._often:
+            self._stop.set()
+        return (self._heard if self.heard == 2 else set()), True
+
+    def all(self) -> set[Found]:
+        self.looks.append(self.heard)
+        return set()
+
+    def tidy(self) -> None:
+        pass
+
+
+class Idle:
+    """Whatever else a loop uses; *handled* are the sources that a worker was given."""
+
+    def __init__(self) -> None:
+        self.handled: list[Found] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *_: []
+
+    def handle(self, found: Found, _: object) -> bool:
+        self.handled.append(found)
+        return True
+
+
+def listen(house: House, *, often: int) -> tuple[Noisy, Idle]:
+    """Let a loop run until it has listened so *often*; a core is completed meanwhile."""
+    ours, *_ = house.directories
+    stop, idle = Stop(), Idle()
+    directories = Noisy(stop, {Found(ours, CORE)}, often=often)
+    parts: list[Any] = [directories, *[idle] * 4]
+    with closing(directories), Loop(*parts, scan_interval=HOUR, sweep_interval=HOUR) as made:
+        made.run(stop)
+    return directories, idle
+
+
+def test_what_others_can_cause_has_all_looked_through_once_in_a_while_at_most(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "BETWEEN_SCANS", HOUR)
+
+    directories, idle = listen(house, often=500)
+
+    assert directories.looks == [1]
+    assert [found.name for found in idle.handled] == [CORE]
+
+
+def test_what_happens_in_between_has_all_looked_through_after_that(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "BETWEEN_SCANS", 0.0)
+
+    directories, _ = listen(house, often=5)
+
+    assert directories.looks == [1, 2, 3, 4, 5]
