@@ -15,8 +15,12 @@ RECORD_VERSION = 1
 RECORD_LIMIT = 4 * 2**20
 """Bytes of a record file; a longer one is not ours."""
 
+_BLOCK = 4096
+"""Bytes that disks give to files at once."""
+
 SourceKey = tuple[str, int, int, int]
-ProcessKey = tuple[str, str, str, str, int | None]
+ContainerKey = tuple[str, str, str, int | None, bool]
+ProcessKey = tuple[ContainerKey, str]
 State = Literal["stored", "held", "removed"]
 IdentityBy = Literal["container-id", "pod-uid", "hostname", "core-environ", "guess"]
 ContainerBy = Literal["container-id", "directory", "only-one", "core-environ", "process", "guess"]
@@ -153,8 +157,9 @@ class CrashRecord(Crash):
 
     @property
     def occupied(self) -> int:
-        """Bytes that its files have on the disk."""
-        return self.packed + self.log_size
+        """Bytes that its four files take up on the disk, in blocks, as far as its sizes tell."""
+        core, log_end = (-(-size // _BLOCK) * _BLOCK for size in (self.packed, self.log_size))
+        return core + log_end + 2 * _BLOCK
 
     @property
     def checksum(self) -> str:
@@ -162,9 +167,15 @@ class CrashRecord(Crash):
         return self.core + CHECKSUM_SUFFIX
 
     @property
+    def container_key(self) -> ContainerKey:
+        """The container that it was of; what another user made up, or is a guess, is not."""
+        is_guess = self.identity.by == "guess"
+        return self.namespace, self.workload, self.container, self.owner, is_guess
+
+    @property
     def key(self) -> ProcessKey:
-        """The process that limits are counted by; what another user made up counts for itself."""
-        return (self.namespace, self.workload, self.container, self.process, self.owner)
+        """The process that limits are counted by."""
+        return self.container_key, self.process
 
     @property
     def is_new(self) -> bool:

@@ -22,6 +22,8 @@ _LOG = re.compile(r"(\d{1,10})\.log(?:\.(\d{8}-\d{6}))?", re.ASCII)
 """The restarts of the container, and when the log was rotated."""
 _SLACK = 1.0
 """Seconds that the clocks of the log and of the crash may differ by."""
+_STEPS = 64
+"""So many times what is kept of a log is looked through for the lines before the crash."""
 
 
 class ContainerLogs:
@@ -53,15 +55,27 @@ class ContainerLogs:
         """
         found = [match for name in os.listdir(folder) if (match := _LOG.fullmatch(name))]
         found.sort(key=lambda match: (int(match[1]), match[2] is None, match[2]), reverse=True)
+        # What is told in whole seconds was up to one later; a log may be all that is left.
+        begun_by = crashed_at + (_SLACK if crashed_at.is_integer() else 0.0)
+        for latest in (begun_by, crashed_at + _SLACK):
+            lines = self._join(folder, found, crashed_at, latest)
+            if lines is not None:
+                return b"".join(lines[-self._lines :])
+        return b""
+
+    def _join(
+        self, folder: int, found: list[re.Match[str]], crashed_at: float, begun_by: float
+    ) -> list[bytes] | None:
+        """Join the ends of the newest log that was *begun_by* then; None if there is none."""
         restarts, lines, room = "", list[bytes](), self._size
         for match in found:
             if restarts not in {"", match[1]} or len(lines) >= self._lines or not room:
                 break
-            end = _read_end(folder, match[0], crashed_at, room)
+            end = _read_end(folder, match[0], crashed_at, begun_by, room)
             if end is not None:
                 restarts, lines = match[1], end.lines + lines
                 room = 0 if end.is_cut else room - sum(map(len, end.lines))
-        return b"".join(lines[-self._lines :])
+        return lines if restarts else None
 
 
 class _End(NamedTuple):
@@ -72,7 +86,7 @@ class _End(NamedTuple):
     """There is more before them."""
 
 
-def _read_end(folder: int, name: str, crashed_at: float, room: int) -> _End | None:
+def _read_end(folder: int, name: str, crashed_at: float, begun_by: float, room: int) -> _End | None:
     """Read the last lines of a log from before the crash, *room* bytes at most.
 
     A container may write on after it. None where the log was begun later, or is no file.
@@ -85,18 +99,34 @@ def _read_end(folder: int, name: str, crashed_at: float, room: int) -> _End | No
     try:
         status = os.fstat(descriptor)
         is_file = stat.S_ISREG(status.st_mode)
-        if not is_file or _begun(descriptor, status) > crashed_at + _SLACK:
+        if not is_file or _begun(descriptor, status) > begun_by:
             return None
-        start = max(0, status.st_size - room)
-        text = os.pread(descriptor, room, start)
+        end = _find_end(descriptor, status.st_size, crashed_at + _SLACK, room)
+        start = max(0, end - room)
+        text = os.pread(descriptor, end - start, start)
     finally:
         os.close(descriptor)
     if start:  # the first line is not whole
         text = text.partition(b"\n")[2]
-    lines = BytesIO(text).readlines()
-    while lines and _moment(lines[-1]) > crashed_at + _SLACK:
-        lines.pop()
-    return _End(lines, is_cut=start > 0)
+    return _End(BytesIO(text).readlines(), is_cut=start > 0)
+
+
+def _find_end(descriptor: int, size: int, moment: float, step: int) -> int:
+    """Find where the lines that were written until the *moment* end; 0 if that is too far back."""
+    end = size
+    for _ in range(_STEPS):
+        start = max(0, end - step)
+        text = os.pread(descriptor, end - start, start)
+        if start:
+            text = text.partition(b"\n")[2]
+        lines = BytesIO(text).readlines()
+        if not lines:  # of one longer than that, nothing is told
+            return end
+        while lines and _moment(lines[-1]) > moment:
+            end -= len(lines.pop())
+        if lines or not start:
+            return end
+    return 0
 
 
 def _open_below(root: Path, names: tuple[str, ...]) -> int:

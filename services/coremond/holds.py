@@ -11,6 +11,9 @@ from common.log import Logger
 
 log = Logger()
 
+_MOST = 1000
+"""Processes that are held at once: of others, the cores are taken in, and not kept."""
+
 Change = Literal["hold", "release"]
 
 
@@ -34,6 +37,8 @@ class Holds:
         """Hold a process, or hold it longer."""
         before = self._holds.get(hold.key)
         if hold.until <= self._clock() or (before and before.until >= hold.until):
+            return
+        if before is None and len(self._holds) >= _MOST:
             return
         self._holds[hold.key] = hold
         self._write()

@@ -1,13 +1,23 @@
 """Decide which cores to keep and which to let go. Deciding is pure; removing is done elsewhere."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from heapq import heapify, heappop, heappush
+from itertools import islice
 
-from common.record import CrashRecord
+from common.record import CrashRecord, ProcessKey
 from common.settings import NANOSECONDS
 from services.coremond.settings import Retention
+
+MOST_NAMES = 20
+"""Names of a container's processes that are told apart: a process may call itself anything."""
+MOST_RECORDS = 5000
+"""Records of crashes without a core that are kept."""
+
+_Rank = tuple[int, int, str]
+"""What goes first sorts first: minus how many there are, when the oldest was, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,35 @@ def decide(history: Iterable[CrashRecord], crashed_at: int, limits: Retention) -
     return Keep(window=place)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The records of a container, told apart by what its processes called themselves."""
+
+    by_name: dict[str, list[CrashRecord]]
+    """Those of the names that were seen first."""
+    others: list[CrashRecord]
+    """Those of all other names, which are one process as far as limits go."""
+
+    def of(self, process: str) -> list[CrashRecord]:
+        """Give the records that count for the limit of *process*."""
+        if process in self.by_name:
+            return self.by_name[process]
+        return self.others if len(self.by_name) >= MOST_NAMES else []
+
+
+def tell_apart(container: Iterable[CrashRecord]) -> Told:
+    """Tell the records of a *container* apart by processes, in the order they were detected in."""
+    told = Told({}, [])
+    for record in sorted(container, key=lambda record: (record.detected_at, record.name)):
+        if record.process in told.by_name:
+            told.by_name[record.process].append(record)
+        elif len(told.by_name) < MOST_NAMES:
+            told.by_name[record.process] = [record]
+        else:
+            told.others.append(record)
+    return told
+
+
 def reason_of(limits: Retention) -> str:
     """Say why a core is held that `decide` does not keep."""
     return f"the limit of {limits.cores_max_files} cores of this process is reached"
@@ -86,24 +125,67 @@ def choose_for_room(
 ) -> list[CrashRecord] | None:
     """Choose stored cores to remove until *needed* bytes are free; None if that cannot be.
 
-    The process with the most cores, the *newcomer* counted in, gives its oldest first, so that a
-    process that crashes in a loop cannot push out the only core of a quiet one.
+    Who has most, the *newcomer* counted in, gives the oldest first, so that one that crashes in a
+    loop cannot push out the only core of a quiet one.
     """
-    kept = sorted(stored, key=lambda record: (record.crashed_at, record.name))
+    if needed <= 0:
+        return []
+    kept = list(stored)
     if sum(record.occupied for record in kept) < needed:
         return None
-    count = Counter(record.key for record in kept)
-    if newcomer:
-        count[newcomer.key] += 1
     removals = []
-    while needed > 0:
-        # kept is sorted, and max() gives the first of equals: the oldest.
-        worst = max(kept, key=lambda record: count[record.key])
-        kept.remove(worst)
-        count[worst.key] -= 1
-        needed -= worst.occupied
-        removals.append(worst)
+    for record in _in_turn(kept, newcomer):
+        removals.append(record)
+        needed -= record.occupied
+        if needed <= 0:
+            break
     return removals
+
+
+def _in_turn(
+    records: Iterable[CrashRecord], newcomer: CrashRecord | None = None
+) -> Iterator[CrashRecord]:
+    """Give all *records*, each time of the workload that has most left the process that has.
+
+    Of those its oldest; of equals that with the oldest. What processes call themselves, and whose
+    they say they are, is their own choice: so the workload comes first, and all guesses are one.
+    """
+    queues = defaultdict[ProcessKey, deque[CrashRecord]](deque)
+    for record in sorted(records, key=lambda record: (record.crashed_at, record.name)):
+        queues[record.key].append(record)
+    counts = Counter({key: len(queue) for key, queue in queues.items()})
+    sizes = Counter[tuple[str, ...]]()
+    for queue in queues.values():
+        sizes[_workload_of(queue[0])] += len(queue)
+    if newcomer:
+        counts[newcomer.key] += 1
+        sizes[_workload_of(newcomer)] += 1
+
+    def rank(key: ProcessKey) -> tuple[_Rank, ProcessKey]:
+        oldest = queues[key][0]
+        return (-counts[key], oldest.crashed_at, oldest.name), key
+
+    processes = defaultdict[tuple[str, ...], list[tuple[_Rank, ProcessKey]]](list)
+    for key, queue in queues.items():
+        heappush(processes[_workload_of(queue[0])], rank(key))
+    workloads = [(-sizes[name], heap[0][0], name) for name, heap in processes.items()]
+    heapify(workloads)
+    while workloads:
+        _, _, name = heappop(workloads)
+        _, key = heappop(processes[name])
+        yield queues[key].popleft()
+        counts[key] -= 1
+        sizes[name] -= 1
+        if queues[key]:
+            heappush(processes[name], rank(key))
+        if processes[name]:
+            heappush(workloads, (-sizes[name], processes[name][0][0], name))
+
+
+def _workload_of(record: CrashRecord) -> tuple[str, ...]:
+    if record.identity.by == "guess":
+        return ()
+    return record.namespace, record.workload
 
 
 def choose_expired(records: Iterable[CrashRecord], now: int, retention: float) -> list[CrashRecord]:
@@ -117,13 +199,16 @@ def choose_expired(records: Iterable[CrashRecord], now: int, retention: float) -
 def choose_forgotten(
     records: Iterable[CrashRecord], now: int, retention: float
 ) -> list[CrashRecord]:
-    """Choose the records without a core whose last news is older than *retention*; 0 = none."""
-    if retention == 0:
-        return []
-    oldest = now - int(retention * NANOSECONDS)
-    return [
-        record
-        for record in records
-        if record.state != "stored"
-        and max(record.last_crashed_at, record.crashed_at, record.removed_at or 0) < oldest
-    ]
+    """Choose records without a core: those whose last news is older than *retention*; 0 = none.
+
+    Where there are too many others, those of who has most go, too.
+    """
+    without = [record for record in records if record.state != "stored"]
+    oldest = now - int(retention * NANOSECONDS) if retention else 0
+    old = [record for record in without if _last_news(record) < oldest]
+    left = [record for record in without if _last_news(record) >= oldest]
+    return [*old, *islice(_in_turn(left), max(0, len(left) - MOST_RECORDS))]
+
+
+def _last_news(record: CrashRecord) -> int:
+    return max(record.last_crashed_at, record.crashed_at, record.removed_at or 0)

@@ -40,11 +40,11 @@ class Retention:
 
     record_retention: float = 90 * 86400.0
     """COREMON_RECORD_RETENTION: records of crashes whose core is not there (any more) are deleted
-    when they are older than this; 0 = off."""
+    when they are older than this, and where there are too many; 0 = for their number alone."""
 
     max_use: int = 0
-    """COREMON_MAX_USE: so many bytes of cores, and of logs beside them, are kept; the process with
-    the most cores gives its oldest first; 0 = off."""
+    """COREMON_MAX_USE: so many bytes of cores, and of logs beside them, are kept; the workload
+    with the most cores gives its oldest first; 0 = off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

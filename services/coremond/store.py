@@ -9,6 +9,7 @@ opposite order of what counts: the record says so first. `CoreStore.recover` end
 import errno
 import fcntl
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from common.item import Packed
 from common.log import Logger
 from common.naming import CHECKSUM_SUFFIX, CORE_SUFFIXES, LOG_SUFFIX, PREFIX, RECORD_SUFFIX
 from common.packing.sums import Sums, sums_of
-from common.record import CrashRecord, Source, SourceKey
+from common.record import ContainerKey, CrashRecord, Source, SourceKey
 
 log = Logger()
 
@@ -43,6 +44,7 @@ class CoreStore:
             raise ConfigError([f"{path}: another coremond keeps its cores there"]) from error
         self._records = {record.name: record for record in corestore.read_records(path)}
         self._by_source: dict[SourceKey, str] = {}
+        self._by_container = defaultdict[ContainerKey, dict[str, CrashRecord]](dict)
         for record in self._records.values():
             self._index(record)
 
@@ -59,6 +61,14 @@ class CoreStore:
     def records(self) -> list[CrashRecord]:
         """Give every record."""
         return list(self._records.values())
+
+    def of_container(self, key: ContainerKey) -> list[CrashRecord]:
+        """Give the records of one container."""
+        return list(self._by_container[key].values()) if key in self._by_container else []
+
+    def by_container(self) -> list[list[CrashRecord]]:
+        """Give the records of each container."""
+        return [list(records.values()) for records in self._by_container.values()]
 
     def record_of(self, source: Source) -> CrashRecord | None:
         """Give the record that *source* was counted in, None if it is new."""
@@ -224,6 +234,10 @@ class CoreStore:
         """Delete the record itself."""
         files.remove(self._directory, record.name + RECORD_SUFFIX)
         del self._records[record.name]
+        container = self._by_container[record.container_key]
+        container.pop(record.name, None)
+        if not container:
+            del self._by_container[record.container_key]
         for source in record.sources:
             self._by_source.pop(source.key, None)
 
@@ -234,6 +248,7 @@ class CoreStore:
             files.remove(self._directory, record.log)
 
     def _index(self, record: CrashRecord) -> None:
+        self._by_container[record.container_key][record.name] = record
         for source in record.sources:
             self._by_source[source.key] = record.name
 

@@ -109,4 +109,15 @@ class Sweep:
         for record in records:
             # A source that is still there would be taken for a new crash.
             if not any(self._directories.has(source) for source in record.sources):
-                self._store.forget(record)
+                self._forget(record)
+
+    def _forget(self, record: CrashRecord) -> None:
+        try:
+            self._store.forget(record)
+        except OSError as error:
+            log.error(
+                "record could not be deleted",
+                record=record.name,
+                reason=str(error),
+                effect="tried again at the next look through",
+            )

@@ -3,7 +3,7 @@
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import RLock
@@ -82,6 +82,8 @@ class Worker:
         """What was last said of a source that stays, so that it is not said at each scan."""
         self._failing: dict[Found, str] = {}
         """Why a source could not be stored when that was last tried."""
+        self._is_behind = False
+        """What the API told later could not be written down."""
 
     def handle(self, found: Found, item: CrashItem | None) -> bool:
         """Take a source all the way; False if it is to be looked at again later.
@@ -185,8 +187,7 @@ class Worker:
         if retain.is_denied(record.process, self._settings.keep):
             self._hold(found, record, _DENIED, until=_FOR_GOOD)
             return
-        coming = [other for other in self._under_way.values() if other.key == record.key]
-        history = [*self._recorded(record), *coming]
+        history = self._recorded(record, self._under_way.values())
         decision = retain.decide(history, record.crashed_at, self._settings.keep)
         if isinstance(decision, retain.Keep):
             conversion = Conversion(
@@ -207,9 +208,11 @@ class Worker:
         records = self._store.records()
         return next((known for known in records if sources.is_grown(known, source, crash)), None)
 
-    def _recorded(self, like: CrashRecord) -> list[CrashRecord]:
-        """Give the records of the same process."""
-        return [record for record in self._store.records() if record.key == like.key]
+    def _recorded(self, like: CrashRecord, coming: Iterable[CrashRecord] = ()) -> list[CrashRecord]:
+        """Give the records that count for the limit of a process, with those that are *coming*."""
+        there = self._store.of_container(like.container_key)
+        there += [record for record in coming if record.container_key == like.container_key]
+        return retain.tell_apart(there).of(like.process)
 
     def _record(self, crash: Crash, whose: Whose, source: Source) -> CrashRecord:
         process = crash.comm or "unknown"
@@ -243,7 +246,7 @@ class Worker:
 
     def _log_end(self, record: CrashRecord, whose: Whose) -> bytes:
         """Read the end of the container's log, where it is known which container's."""
-        if whose.identity.container_by == "guess":
+        if "guess" in {whose.identity.by, whose.identity.container_by}:
             return b""
         return self._logs.tail(whose.found, record.container, record.crashed_at)
 
@@ -276,7 +279,7 @@ class Worker:
             self._hold(found, replace(record, window=0), "there is no space for it", until=until)
             return
         self._teller.tell_stored(stored)
-        self._hold_at_limit(stored)
+        self._hold_at_limit(stored, self._recorded(stored))
         self._delete_source(found, stored, stored.sources[-1])
 
     def _describe(self, stored: CrashRecord, log_end: bytes) -> CrashRecord:
@@ -298,28 +301,47 @@ class Worker:
     def recall_holds(self) -> None:
         """Hold the processes again that an earlier coremond held, as the records tell."""
         with self.deciding:
-            for record in {record.key: record for record in self._store.records()}.values():
-                self._hold_at_limit(record)
+            for container in self._store.by_container():
+                told = retain.tell_apart(container)
+                for records in (*told.by_name.values(), told.others):
+                    if records:
+                        self._hold_at_limit(records[-1], records)
 
     def look_around(self) -> None:
         """End the holds whose time is over, and see which pods came and went."""
         self._identifier.refresh()
         with self.deciding:
             self._holds.release()
-            for record in self._store.records():
-                if facts := self._identifier.complete(record, self._clock()):
-                    self._store.save(replace(record, kubernetes=facts))
+            try:
+                for record in self._store.records():
+                    if facts := self._identifier.complete(record, self._clock()):
+                        self._store.save(replace(record, kubernetes=facts))
+            except OSError as error:
+                self._say_behind(error.strerror or str(error))
+            else:
+                self._is_behind = False
 
-    def _hold_at_limit(self, record: CrashRecord) -> None:
+    def _say_behind(self, reason: str) -> None:
+        """Say once that records cannot be written."""
+        if not self._is_behind:
+            log.error(
+                "record not brought up to date", reason=reason, effect="tried again in a moment"
+            )
+        self._is_behind = True
+
+    def _hold_at_limit(self, record: CrashRecord, history: Iterable[CrashRecord]) -> None:
         """Have crashes of the same process turned away, if no core of it would be kept now."""
         keep = self._settings.keep
-        decision = retain.decide(self._recorded(record), self._clock(), keep)
+        decision = retain.decide(history, self._clock(), keep)
         if isinstance(decision, retain.Hold):
             self._turn_away(record, retain.reason_of(keep), decision.until)
 
     def _turn_away(self, record: CrashRecord, reason: str, until: int) -> None:
-        """Have crashes of a process turned away; only crashagent's own, for it writes as we do."""
-        if record.owner == os.geteuid():
+        """Have crashes of a process turned away; only crashagent's own, for it writes as we do.
+
+        None for a guess, which may be a word that another pod gave: it would hold the wrong one.
+        """
+        if record.owner == os.geteuid() and record.identity.by != "guess":
             self._holds.add(
                 Hold(
                     namespace=record.namespace,

@@ -87,7 +87,18 @@ def test_the_key_of_a_process_is_its_workload_and_not_its_pod() -> None:
     one = crash(pod="tmm-x2x2x", workload="tmm", container="c", process="p", namespace="n")
     other = crash(pod="tmm-z9z9z", workload="tmm", container="c", process="p", namespace="n")
 
-    assert one.key == other.key == ("n", "tmm", "c", "p", None)
+    assert one.key == other.key == (("n", "tmm", "c", None, False), "p")
+
+
+def test_a_guess_is_none_of_the_processes_that_it_may_be_of() -> None:
+    sure, guess = (crash(identity=Identity(by=by)) for by in ("pod-uid", "guess"))
+
+    assert sure.key != guess.key
+
+
+def test_what_a_crash_takes_up_is_counted_in_blocks_with_what_is_beside_its_core() -> None:
+    assert crash(packed=1, log_size=0).occupied == 3 * 4096
+    assert crash(packed=4097, log_size=1).occupied == 5 * 4096
 
 
 def test_a_record_has_all_that_its_item_told() -> None:

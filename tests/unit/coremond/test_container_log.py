@@ -74,6 +74,50 @@ def test_the_log_that_was_begun_before_the_crash_counts_and_not_that_of_a_restar
     assert tail(logs) == cri("crashed")
 
 
+def test_a_restart_within_a_second_of_the_crash_is_none_of_it(
+    logs: ContainerLogs, folder: Path
+) -> None:
+    (folder / "0.log").write_text(cri("the reason", at=-1))
+    (folder / "1.log").write_text(cri("started anew", at=1))  # 0.95 s later
+
+    assert tail(logs) == cri("the reason", at=-1)
+
+
+def test_of_a_container_that_wrote_nothing_no_line_of_its_restart_is_told(
+    logs: ContainerLogs, folder: Path
+) -> None:
+    (folder / "0.log").touch()
+    os.utime(folder / "0.log", ns=(CRASHED_AT, CRASHED_AT - 10**9))
+    (folder / "1.log").write_text(cri("started anew", at=1))
+
+    assert tail(logs) == ""
+
+
+def test_a_crash_that_is_told_in_whole_seconds_may_be_of_what_was_begun_in_it(
+    logs: ContainerLogs, folder: Path
+) -> None:
+    (folder / "0.log").write_text(cri("long ago", at=-30))
+    (folder / "1.log").write_text(cri("crashed at once", at=0))
+
+    told = logs.tail(POD, "app", CRASHED_AT // 10**9 * 10**9)
+
+    assert told.decode() == cri("crashed at once", at=0)
+
+
+def test_however_much_was_written_after_the_crash_the_lines_before_it_are_told(
+    tmp_path: Path, folder: Path
+) -> None:
+    before, after = cri(*LINES), cri("x" * 50, at=30)
+    (folder / "0.log").write_text(before + after * 500)
+
+    few = ContainerLogs(KubeletLogs(tmp_path), lines=90, size=len(before) // 2)
+
+    assert tail(few).splitlines() == before.splitlines()[-len(tail(few).splitlines()) :]
+    assert len(tail(few)) > len(before) // 3
+    (folder / "0.log").write_text(before + after * 50_000)
+    assert tail(few) == ""
+
+
 def test_a_log_that_was_rotated_is_told_with_what_was_rotated_away(
     logs: ContainerLogs, folder: Path
 ) -> None:

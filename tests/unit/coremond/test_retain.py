@@ -1,12 +1,13 @@
 from collections import Counter
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.record import CrashRecord
+from common.record import CrashRecord, Identity
 from services.coremond import retain
 from services.coremond.retain import Hold, Keep
 from services.coremond.settings import Retention
@@ -247,8 +248,11 @@ def test_with_rotation_there_are_never_more_than_the_limit(
         assert len(history.kept()) <= rule.cores_max_files
 
 
-def sized(process: str, at: int, size: int = 10) -> CrashRecord:
-    return crash(process=process, crashed_at=NOON + at, packed=size, stored_at=NOON + at)
+def sized(process: str, at: int, size: int = 10, **facts: Any) -> CrashRecord:
+    return crash(process=process, crashed_at=NOON + at, packed=size, stored_at=NOON + at, **facts)
+
+
+EACH = sized("a", 0).occupied
 
 
 def test_nothing_goes_while_there_is_room() -> None:
@@ -258,7 +262,7 @@ def test_nothing_goes_while_there_is_room() -> None:
 def test_a_crash_loop_gives_up_its_own_cores_first() -> None:
     quiet, loop = sized("bgpd", 0), [sized("tmm", n) for n in (1, 2, 3)]
 
-    assert retain.choose_for_room([quiet, *loop], None, 20) == loop[:2]
+    assert retain.choose_for_room([quiet, *loop], None, 2 * EACH) == loop[:2]
 
 
 def test_a_newcomer_counts_for_its_process() -> None:
@@ -270,25 +274,54 @@ def test_a_newcomer_counts_for_its_process() -> None:
 def test_of_equals_the_oldest_goes() -> None:
     cores = [sized("a", 3), sized("b", 1), sized("c", 2)]
 
-    assert retain.choose_for_room(cores, None, 15) == [cores[1], cores[2]]
+    assert retain.choose_for_room(cores, None, EACH + 1) == [cores[1], cores[2]]
 
 
 def test_the_end_of_a_log_takes_room_as_a_core_does() -> None:
-    cores = [replace(sized("a", 1), log_size=90), sized("b", 2)]
+    cores = [replace(sized("a", 1), log_size=8192), sized("b", 2)]
 
-    assert retain.choose_for_room(cores, None, 100) == [cores[0]]
-    assert retain.choose_for_room(cores, None, 111) is None
+    assert retain.choose_for_room(cores, None, EACH + 8192) == [cores[0]]
+    assert retain.choose_for_room(cores, None, 2 * EACH + 8193) is None
+
+
+def test_who_renames_his_process_or_his_pod_pushes_out_nobody() -> None:
+    quiet = [sized("ledger", 0, workload="bank-ledger"), sized("db", 1, namespace="bank")]
+    renaming = [sized(f"a{n}", 10 + n, workload="evil") for n in range(4)]
+    guess = Identity(by="guess")
+    posing = [sized("x", 20 + n, workload=f"w{n}", identity=guess) for n in range(4)]
+    cores = [*quiet, *renaming, *posing]
+
+    removed = retain.choose_for_room(cores, None, 6 * EACH)
+
+    assert removed == [
+        *(renaming[0], posing[0], renaming[1], posing[1], renaming[2], posing[2]),
+    ]
+
+
+def test_of_a_workload_the_process_that_has_most_gives_first() -> None:
+    single, several = sized("a", 0), [sized("b", n) for n in (1, 2)]
+
+    assert retain.choose_for_room([single, *several], None, EACH) == several[:1]
+
+
+def test_the_names_that_were_seen_first_are_told_apart_and_all_others_are_one() -> None:
+    cores = [crash(process=f"a{n}", detected_at=n) for n in range(retain.MOST_NAMES + 2)]
+    told = retain.tell_apart(reversed(cores))
+
+    assert told.of("a0") == cores[:1]
+    assert told.of(f"a{retain.MOST_NAMES}") == told.of("never seen") == cores[-2:]
+    assert retain.tell_apart(cores[:3]).of("never seen") == []
 
 
 def test_what_cannot_be_made_room_for_costs_nobody_anything() -> None:
-    assert retain.choose_for_room([sized("tmm", 1)], sized("bgpd", 2), 11) is None
+    assert retain.choose_for_room([sized("tmm", 1)], sized("bgpd", 2), EACH + 1) is None
     assert retain.choose_for_room([], sized("bgpd", 2), 1) is None
 
 
 @without_deadline
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99), st.integers(1, 50)), max_size=9),
-    st.integers(0, 300),
+    st.integers(0, 10 * EACH),
 )
 def test_room_is_made_by_those_who_have_most_and_no_more_than_needed(
     cores: list[tuple[str, int, int]], needed: int
@@ -301,10 +334,10 @@ def test_room_is_made_by_those_who_have_most_and_no_more_than_needed(
     removed = retain.choose_for_room(stored, None, needed)
 
     if removed is None:
-        assert sum(record.packed for record in stored) < needed
+        assert sum(record.occupied for record in stored) < needed
         return
-    assert sum(record.packed for record in removed) >= needed
-    assert sum(record.packed for record in removed[:-1]) < needed or not removed
+    assert sum(record.occupied for record in removed) >= needed
+    assert sum(record.occupied for record in removed[:-1]) < needed or not removed
     left = Counter(record.key for record in stored)
     for record in removed:
         assert left[record.key] == max(left.values())
@@ -333,3 +366,16 @@ def test_records_without_a_core_are_forgotten_after_their_last_news() -> None:
     stored = crash(state="stored", crashed_at=long_ago)
 
     assert retain.choose_forgotten([old, counted, removed, stored], NOON, 60) == [old]
+
+
+def test_of_too_many_records_those_of_who_has_most_go_the_oldest_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retain, "MOST_RECORDS", 3)
+    quiet = crash(state="held", workload="quiet", crashed_at=NOON)
+    loud = [crash(state="removed", workload="loud", crashed_at=NOON + n) for n in range(1, 5)]
+    stored = [crash(crashed_at=NOON + n) for n in range(9)]
+
+    forgotten = retain.choose_forgotten([quiet, *loud, *stored], NOON + 9, 0)
+
+    assert forgotten == loud[:2]

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import lzma
 import os
@@ -5,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,8 @@ import pytest
 
 from common.corestore import verify
 from common.errors import MessageError
+from common.holds import HoldsFile
+from common.identity import Whose
 from common.item import CrashItem, Packed
 from common.naming import CoreName
 from common.packing.codec import BLOCK
@@ -19,7 +23,9 @@ from common.packing.crew import Crew
 from common.packing.packer import pack
 from common.packing.registry import CODECS
 from common.packing.sources import FileSource
-from services.coremond import sources
+from common.record import CrashRecord, Identity, PodFacts
+from common.settings import NANOSECONDS
+from services.coremond import retain, sources
 from services.coremond.settings import Retention
 from tests.unit.factories import (
     CRASHED_AT,
@@ -446,6 +452,60 @@ def test_sources_go_once_they_may(open_house: Open) -> None:
 
     assert house.sources() == []
     assert house.states() == ["stored"]
+
+
+def test_a_container_that_renames_itself_at_each_crash_is_held_and_counted_as_one(
+    open_house: Open,
+) -> None:
+    house = open_house(keep=Retention(cores_max_files=3))
+
+    for number in range(retain.MOST_NAMES + 40):
+        house.now += NANOSECONDS
+        house.crash(process=f"a{number}", at=number)
+
+    records = house.store.records()
+    [held] = [record for record in records if record.state == "held"]
+    assert len(records) == retain.MOST_NAMES + 3 + 1
+    assert held.count == 40 - 3
+    assert house.crash(process="a0", at=100).state == "stored"
+
+
+def test_a_guess_uses_up_no_limit_of_the_pod_and_has_nobody_turned_away(
+    open_house: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = open_house(keep=Retention(cores_max_files=1))
+    find = house.worker._identifier.whose
+
+    def guess(*args: Any, **keywords: Any) -> Whose:
+        return replace(find(*args, **keywords), identity=Identity(by="guess"))
+
+    with monkeypatch.context() as posing:
+        posing.setattr(house.worker._identifier, "whose", guess)
+        states = [house.crash(at=second).state for second in range(2)]
+
+    assert states == ["stored", "held"]
+    assert not HoldsFile(house.settings.run_dir).any_at(house.now)
+    assert house.crash(at=2).state == "stored"
+
+
+def test_what_the_api_tells_of_on_a_full_disk_is_written_down_later(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = PodFacts(uid="u")
+    house.crash()
+    monkeypatch.setattr(house.worker._identifier, "complete", lambda *_: facts)
+
+    def fail(_: CrashRecord) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(house.store, "save", fail)
+        for _ in range(3):
+            house.worker.look_around()
+    house.worker.look_around()
+
+    assert [record.kubernetes for record in house.store.records()] == [facts]
+    assert events_said(caplog).count("record not brought up to date") == 1
 
 
 # Space.
