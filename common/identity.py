@@ -2,7 +2,8 @@
 
 The surest source that answers counts: the container or the pod of the process's cgroup, the pod
 whose directory the core was left in, what the environment in the core claims, the host name. All
-but the first two are the process's own word: where they do not fit together, it is a guess.
+but the first is the process's own word, or its pod's: where it does not fit together, or others may
+be there that nobody has told of, it is a guess.
 """
 
 import os
@@ -118,12 +119,31 @@ class Identifier:
         return self._by_word(crash, claim())
 
     def _left_in(self, directory: Pod, crash: Crash) -> Whose:
-        """Go by the pod whose *directory* the core was left in."""
-        pod = self._pod(directory.uid) or directory
-        if directory.containers:
-            identity = Identity(by="pod-uid", container_by="directory")
-            return _whose(pod, directory.containers[0].name, identity)
-        return self._in_pod(pod, crash, Claim(), "pod-uid")
+        """Go by the pod whose *directory* the core was left in.
+
+        A pod can ask for a directory that is called as another's: then it is a guess.
+        """
+        pod = self._pod(directory.uid)
+        if pod is None and self._knows_none() and not self._api.is_awaited():
+            pod = directory
+        if pod is None or pod.full_name != directory.full_name or self._is_gainsaid(pod, crash):
+            likely = [*self._called(crash.hostname, crash), pod or directory]
+            return self._in_pod(likely[0], crash, Claim(), "guess")
+        pod, whose = self._joined(pod), self._in_pod(pod, crash, Claim(), "pod-uid")
+        for container in directory.containers:
+            is_its = not pod.containers or pod.container(container.name) is not None
+            identity = Identity(by="pod-uid", container_by="directory" if is_its else "guess")
+            return _whose(pod, container.name, identity)
+        return whose
+
+    def _is_gainsaid(self, pod: Pod, crash: Crash) -> bool:
+        """Say whether the crash's host name is another's than the *pod*'s."""
+        here = self._called(crash.hostname, crash)
+        if _key(pod) in map(_key, here):
+            return False
+        if _is_same_host(crash.hostname, self._node) and self._told(pod):
+            return bool(pod.hostname)
+        return bool(here) and crash.hostname != self._own
 
     def _of_nobody(self, crash: Crash, claim: Claim, placement: Placement) -> Whose:
         """Go by the process's word for a container that nobody knows: it is a guess at best.
@@ -132,8 +152,7 @@ class Identifier:
         """
         if placement.pod_uid:
             return self._unknown(crash.hostname, is_sure=False)
-        whose = self._by_word(crash, claim)
-        return replace(whose, identity=replace(whose.identity, by="guess"))
+        return replace(self._by_word(crash, claim), identity=Identity(by="guess"))
 
     def _placed(self, container_id: str, pod_uid: str) -> Placed | None:
         """Find whose container has this id, in the pod with this uid, if one is told."""
@@ -147,12 +166,36 @@ class Identifier:
         if placed:
             return placed
         placed = self._kubelet.by_container(container_id)
-        if placed and placed.pod.uid and (richer := self._api.by_uid(placed.pod.uid)):
+        if placed and placed.pod.uid and (richer := self._told(placed.pod)):
             return Placed(richer, placed.container)
         return placed
 
     def _pod(self, uid: str) -> Pod | None:
-        return self._api.by_uid(uid) or self._kubelet.by_uid(uid)
+        """Find the pod with this uid; whose that is, the kubelet knows best."""
+        seen = self._kubelet.by_uid(uid)
+        return (self._told(seen) or seen) if seen else self._api.by_uid(uid)
+
+    def _told(self, pod: Pod) -> Pod | None:
+        """Give what the API tells of a *pod* of the kubelet's: others may say that it is they."""
+        told = self._api.by_uid(pod.uid)
+        if told and told.full_name == pod.full_name:
+            return told
+        named = self._api.by_name(pod.name)
+        return next((each for each in named if _key(each) == _key(pod)), None)
+
+    def _joined(self, pod: Pod) -> Pod:
+        """Add to a *pod* the containers that the kubelet alone knows, which came just now."""
+        seen = self._kubelet.by_uid(pod.uid) if pod.seen is None else None
+        if not seen or seen.full_name != pod.full_name:
+            return pod
+        new = [each for each in seen.containers if not pod.container(each.name)]
+        known = [
+            replace(each, ids=other.ids)
+            if not each.ids and (other := seen.container(each.name))
+            else each
+            for each in pod.containers
+        ]
+        return replace(pod, containers=(*known, *new))
 
     def _by_word(self, crash: Crash, claim: Claim) -> Whose:
         """Go by what the process itself says."""
@@ -160,23 +203,29 @@ class Identifier:
         here = self._called(hostname, crash)
         if here and hostname == self._own:  # said for a process whose own could not be seen
             hostname, here = "", []
-        is_nodes = _is_same_host(hostname, self._node)
-        is_told = not self._api.is_awaited()  # else a pod may have asked for any host name
-        is_sure = is_told and not is_nodes and all(_is_whole_name(hostname, pod) for pod in here)
         claimed = self._claimed(crash, claim)
-        seen = [] if is_nodes else here
-        agreed = [pod for pod in claimed if self._may_see(pod, hostname, seen)]
-        if len(_names(agreed)) == 1:
-            return self._in_pod(agreed[0], crash, claim, "core-environ")
-        if is_sure and len(_names(here)) == 1 and not claimed and _is_said_of(here[0], claim):
-            return self._in_pod(here[0], crash, claim, "hostname")
+        agreed = [pod for pod in claimed if self._may_see(pod, hostname, here)]
+        pod = _only_one(agreed, crash)
+        if pod and (not here or _key(pod) in map(_key, here)):
+            return self._in_pod(pod, crash, claim, "core-environ")
+        is_theirs = all(_is_whole_name(hostname, pod) for pod in here)
+        if is_theirs and not claimed and not _is_same_host(hostname, self._node):
+            pod = _only_one(here, crash)
+            if pod and _is_said_of(pod, claim) and self._is_told():
+                return self._in_pod(pod, crash, claim, "hostname")
         if likely := [pod for pod in here if _fits(pod, crash)] or here or claimed:
             return self._in_pod(likely[0], crash, claim, "guess")
         if claim.pod and self._knows_none():
             pod = Pod(namespace=claim.namespace, name=claim.pod, uid=claim.uid, hostname="")
             return replace(self._in_pod(pod, crash, claim, "core-environ"), found=None)
-        is_sure = is_told and self._knows_none()
+        is_sure = self._knows_none() and not self._api.is_awaited()
         return self._unknown(crash.hostname or claim.hostname, is_sure=is_sure)
+
+    def _is_told(self) -> bool:
+        """Say whether the API has told of all pods; another may have asked for any host name."""
+        if self._api.is_awaited():
+            return False
+        return self._api.is_empty() or all(map(self._told, self._kubelet.there()))
 
     def _knows_none(self) -> bool:
         return self._api.is_empty() and self._kubelet.is_empty()
@@ -197,9 +246,10 @@ class Identifier:
         A pod on the node's network has the node's, and who knows the kubelet's directories alone
         does not know what a pod asked for.
         """
-        if not hostname or pod.uid in {each.uid for each in here}:
+        if not hostname or _key(pod) in map(_key, here):
             return True
-        return not here and (not pod.hostname or self._api.by_uid(pod.uid) is None)
+        is_open = not here or _is_same_host(hostname, self._node)
+        return is_open and (not pod.hostname or self._told(pod) is None)
 
     def _claimed(self, crash: Crash, claim: Claim) -> list[Pod]:
         """Give the pods that the process may claim to be of."""
@@ -215,24 +265,20 @@ class Identifier:
 
         Pods of one name follow each other: the newest that was there at the very moment.
         """
-        found = {pod.uid: pod for pod in ask(self._api)}
-        for pod in ask(self._kubelet):
-            if self._api.by_uid(pod.uid) is None:  # else it is known to be called otherwise
-                found[pod.uid] = pod
+        # What the API tells of may be known to be called otherwise.
+        unknown = [pod for pod in ask(self._kubelet) if self._told(pod) is None]
         return sorted(
-            (pod for pod in found.values() if _was_there(pod, crash.crashed_at)),
-            key=lambda pod: (
-                _was_there(pod, crash.crashed_at, _SECOND),
-                pod.until is None,
-                pod.since,
-            ),
+            (pod for pod in (*ask(self._api), *unknown) if _was_there(pod, crash.crashed_at)),
+            key=lambda pod: _likelihood(pod, crash),
             reverse=True,
         )
 
-    @staticmethod
-    def _in_pod(pod: Pod, crash: Crash, claim: Claim, by: IdentityBy) -> Whose:
+    def _in_pod(self, pod: Pod, crash: Crash, claim: Claim, by: IdentityBy) -> Whose:
         """Tell which container of the *pod* it was, as far as can be told."""
+        pod = self._joined(pod)
         name, container_by = _choose_container(pod, crash, claim)
+        if by == "guess":
+            container_by = "guess"
         return _whose(pod, name, Identity(by=by, container_by=container_by))
 
     def _unknown(self, hostname: str, *, is_sure: bool) -> Whose:
@@ -261,8 +307,20 @@ def _whose(pod: Pod, container: str, identity: Identity) -> Whose:
     )
 
 
-def _names(pods: Iterable[Pod]) -> set[tuple[str, str]]:
-    return {(pod.namespace, pod.name) for pod in pods}
+def _key(pod: Pod) -> tuple[str, str, str]:
+    return pod.uid, *pod.full_name
+
+
+def _likelihood(pod: Pod, crash: Crash) -> tuple[bool, bool, int]:
+    """Tell which of those that may have been there at the crash is likeliest: the greatest."""
+    return _was_there(pod, crash.crashed_at, _SECOND), pod.until is None, pod.since
+
+
+def _only_one(pods: list[Pod], crash: Crash) -> Pod | None:
+    """Give the one of *pods* that it was: those of one name are there one after the other."""
+    if len(pods) > 1 and len({pod.full_name for pod in pods}) == 1:
+        pods = [pod for pod in pods if _was_there(pod, crash.crashed_at, _SECOND)]
+    return pods[0] if len(pods) == 1 else None
 
 
 def _was_there(pod: Pod, moment: int, slack: int = _SLACK) -> bool:
@@ -301,15 +359,28 @@ def _choose_container(pod: Pod, crash: Crash, claim: Claim) -> tuple[str, Contai
     running = [each for each in pod.containers if _ran(each, crash.crashed_at)] or pod.containers
     if not running:  # nobody knows them
         return (claim.container, "core-environ") if claim.container else (stem(pod.name), "guess")
-    if len(running) == 1:
-        return running[0].name, "only-one"
+    alike = [each for each in running if _is_alike(each, crash)]
+    if len(running) == 1 and not _may_be_another(pod, crash):
+        over = [each for each in pod.containers if each not in running and _is_alike(each, crash)]
+        # It may run again, and nobody has told so yet.
+        return (over[0].name, "guess") if over and not alike else (running[0].name, "only-one")
     if claim.container and pod.container(claim.container):
         return claim.container, "core-environ"
-    alike = [each for each in running if _is_alike(each, crash)]
     if len(alike) == 1:
         return alike[0].name, "process"
     regular = [each for each in running if each.kind == "container"]
     return (alike or regular or running)[0].name, "guess"
+
+
+def _may_be_another(pod: Pod, crash: Crash) -> bool:
+    """Say whether it may be a container of the *pod* that nobody has told of.
+
+    It has an id that none of them has, such as one that was attached just now, or some were removed
+    before they were seen.
+    """
+    told = read_placement(crash.cgroup).container_id or crash.container_id
+    known = {each for container in pod.containers for each in container.ids}
+    return bool(told and known and told not in known) or not pod.is_whole(crash.crashed_at)
 
 
 def _ran(container: Container, moment: int) -> bool:

@@ -8,7 +8,7 @@ in ``containers/<pod>_<namespace>_<container>-<container id>.log``. No name of K
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ _MOST = 8192
 """Names of a directory that are remembered."""
 _TICK = 20_000_000
 """A directory that changed so many ns before it was read may have changed again unnoticed."""
+_MOST_CONTAINERS, _MOST_SPANS = 64, 15
 
 _LINK = re.compile(r"([^_]+)_([^_]+)_([^_]+)-([0-9a-f]{64})\.log", re.ASCII)
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}", re.ASCII)
@@ -74,6 +75,8 @@ class _Listing(Generic[T]):
         self._gone = gone
         self._changed_at = -1
         self._listed_at = 0
+        self.before = 0
+        """What is new was not there yet then (ns); 0 is unknown."""
         self.known: dict[str, T] = {}
         self._went: dict[str, int] = {}
         """Those that went, the first first, with when (ns)."""
@@ -83,13 +86,15 @@ class _Listing(Generic[T]):
     def refresh(self) -> bool:
         """Read the names again, if they may have changed; say whether they were read."""
         try:
+            listed_at = time.time_ns()
             changed_at = os.stat(self._path).st_mtime_ns
             if changed_at == self._changed_at and self._listed_at - changed_at > _TICK:
+                self._listed_at = listed_at  # they are the same
                 return False
-            listed_at = time.time_ns()
             names = os.listdir(self._path)
         except OSError:
             return False
+        self.before = self._listed_at if self.is_whole else 0
         self._changed_at, self._listed_at = changed_at, listed_at
         self.is_whole = len(names) <= _MOST
         there = dict(found for name in names[:_MOST] if (found := self._read(name)))
@@ -120,19 +125,18 @@ class KubeletLogs:
             root / "pods", self._read_pod, lambda pod, now: replace(pod, until=now)
         )
         self._links = _Listing[_Link](root / "containers", self._read_link, lambda link, _: link)
+        self._links_of: dict[str, list[_Link]] = {}
+        """By the pod's uid."""
 
     def _read_pod(self, name: str) -> tuple[str, Pod] | None:
-        """Read a pod's directory: it was made before its last change."""
+        """Read a pod's directory: when it was made is known of one that came since we looked."""
         pod = read_pod_name(name)
         if pod is None:
             return None
         known = self._pods.known.get(pod.uid)
-        if known and known.until is None and (known.namespace, known.name) == _names(pod):
-            return pod.uid, known
-        since = 0
-        with suppress(OSError):
-            since = os.stat(self.root / "pods" / name).st_mtime_ns
-        return pod.uid, replace(pod, since=since)
+        if known and known.full_name == pod.full_name:
+            return pod.uid, known if known.until is None else replace(known, until=None)
+        return pod.uid, replace(pod, since=self._pods.before, seen=())
 
     def _read_link(self, name: str) -> tuple[str, _Link] | None:
         """Read a link while it is there, for its container may be asked for when it is not."""
@@ -144,22 +148,35 @@ class KubeletLogs:
             return container_id, known
         target = ""
         with suppress(OSError):
-            target = os.readlink(self.root / "containers" / name)
-        led = next((found for part in target.split("/") if (found := read_pod_name(part))), None)
-        uid = led.uid if led and _names(led) == (namespace, pod) else ""
+            target = os.readlink(f"{self.root}/containers/{name}")
+        own = f"{namespace}_{pod}_"
+        led = next((part for part in target.split("/") if part.startswith(own)), "")
+        uid = led.removeprefix(own)
+        uid = uid if _UID.fullmatch(uid) else ""
         return container_id, _Link(namespace, pod, container, container_id, uid)
 
     def refresh(self) -> None:
         """Look at what came and went since."""
         with self._lock:
             self._pods.refresh()
-            self._links.refresh()
+            self._refresh_links()
+        for pod in self.there():
+            self._look_into(pod)
+
+    def _refresh_links(self) -> bool:
+        if not self._links.refresh():
+            return False
+        self._links_of = {}
+        for link in self._links.known.values():
+            if link.uid:
+                self._links_of.setdefault(link.uid, []).append(link)
+        return True
 
     def by_container(self, container_id: str) -> Placed | None:
         """Find whose container has this id."""
         with self._lock:
             link = self._links.known.get(container_id)
-            if link is None and self._links.refresh():
+            if link is None and self._refresh_links():
                 link = self._links.known.get(container_id)
             if link is None:
                 return None
@@ -179,7 +196,7 @@ class KubeletLogs:
             pod = self._pods.known.get(uid)
             if pod is None and self._pods.refresh():
                 pod = self._pods.known.get(uid)
-        return self._with_containers(pod) if pod else None
+        return self._look_into(pod) if pod else None
 
     def by_hostname(self, hostname: str) -> list[Pod]:
         """Find the pods that would have this host name, if they asked for no other."""
@@ -193,7 +210,13 @@ class KubeletLogs:
         with self._lock:
             self._pods.refresh()
             pods = [pod for pod in self._pods.known.values() if is_it(pod)]
-        return [self._with_containers(pod) for pod in pods]
+        return [self._look_into(pod) for pod in pods]
+
+    def there(self) -> list[Pod]:
+        """Give the pods that are there now; their containers are not looked at."""
+        with self._lock:
+            self._pods.refresh()
+            return [pod for pod in self._pods.known.values() if pod.until is None]
 
     def is_empty(self) -> bool:
         """Say whether no pod is known at all."""
@@ -215,17 +238,68 @@ class KubeletLogs:
 
     def directory(self, pod: Pod) -> Path:
         """Give the directory of a pod's logs."""
-        return self.root / "pods" / f"{pod.namespace}_{pod.name}_{pod.uid}"
+        return self.root / "pods" / _directory(pod)
 
-    def _with_containers(self, pod: Pod) -> Pod:
-        try:
-            names = sorted(os.listdir(self.directory(pod)))
-        except OSError:  # it was deleted
-            with self._lock:
-                links = list(self._links.known.values())
-            names = sorted({each.container for each in links if each.uid == pod.uid})
-        return replace(pod, containers=tuple(Container(name=name) for name in names[:64]))
+    def _look_into(self, pod: Pod) -> Pod:
+        """Give the *pod* with all containers that it was ever seen to have.
+
+        What is removed of its directory changes the directory. So those that are in it are all that
+        ran since its last change, and up to now.
+        """
+        names, changed_at, looked_at = list[str](), 0, time.time_ns()
+        path = f"{self.root}/pods/{_directory(pod)}"
+        with suppress(OSError):  # it was deleted
+            changed_at = os.stat(path).st_mtime_ns
+            if not _is_seen(pod, changed_at + _TICK):
+                changed_at = 0
+                names = os.listdir(path)
+                changed_at = os.stat(path).st_mtime_ns
+        with self._lock:
+            known = self._pods.known.get(pod.uid)
+            is_known = known is not None and known.full_name == pod.full_name
+            pod = known if known and is_known else pod
+            pod = _with_containers(pod, names, self._links_of.get(pod.uid, ()))
+            if changed_at:
+                pod = replace(pod, seen=_with_span(pod.seen or (), changed_at + _TICK, looked_at))
+            if is_known:
+                self._pods.known[pod.uid] = pod
+        if changed_at and pod.seen and pod.seen[-1][0] == changed_at + _TICK:
+            return replace(pod, seen=(*pod.seen[:-1], (changed_at + _TICK, None)))
+        return pod
 
 
-def _names(pod: Pod) -> tuple[str, str]:
-    return pod.namespace, pod.name
+def _directory(pod: Pod) -> str:
+    return f"{pod.namespace}_{pod.name}_{pod.uid}"
+
+
+def _with_containers(pod: Pod, names: Iterable[str], links: Iterable[_Link]) -> Pod:
+    """Add to the containers of a *pod* those that are called so, and those that have *links*."""
+    known = {each.name: each.ids for each in pod.containers}
+    ids: dict[str, tuple[str, ...]] = dict.fromkeys((*known, *names), ())
+    for link in links:
+        ids[link.container] = (link.container_id, *ids.get(link.container, ()))
+    if ids == known:
+        return pod
+    return replace(
+        pod,
+        containers=tuple(
+            Container(name=name, ids=ids[name]) for name in sorted(ids)[:_MOST_CONTAINERS]
+        ),
+    )
+
+
+def _is_seen(pod: Pod, since: int) -> bool:
+    """Say whether the directory of a *pod* was looked into since that moment, when it changed."""
+    last, until = (pod.seen or ((0, -1),))[-1]
+    return last == since and until is not None and until >= since
+
+
+def _with_span(
+    spans: tuple[tuple[int, int | None], ...], since: int, until: int
+) -> tuple[tuple[int, int | None], ...]:
+    """Add one that lasted *until* then; a directory that did not change lengthens the last."""
+    if spans and spans[-1][0] > since:  # another thread looked later
+        return spans
+    if spans and spans[-1][0] == since:
+        return (*spans[:-1], (since, max(until, spans[-1][1] or 0)))
+    return (*spans[-_MOST_SPANS:], (since, until))

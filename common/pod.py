@@ -38,7 +38,7 @@ class Pod:
     """What a process in it sees as its host name; empty where that is the node's."""
     containers: tuple[Container, ...] = ()
     since: int = 0
-    """When it was made; 0 is unknown."""
+    """When it was made, at the earliest; 0 is unknown."""
     until: int | None = None
     """When it was seen to be gone."""
     owner_kind: str = ""
@@ -47,6 +47,21 @@ class Pod:
     qos: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+    seen: tuple[tuple[int, int | None], ...] | None = None
+    """From when to when it surely had no other *containers*; None where those are all, always."""
+
+    @property
+    def full_name(self) -> tuple[str, str]:
+        """Give its namespace and its name."""
+        return self.namespace, self.name
+
+    def is_whole(self, moment: int) -> bool:
+        """Say whether *containers* are surely all that it had at the *moment*; 0 is any."""
+        if self.seen is None or not moment:
+            return self.seen is None or bool(self.seen)
+        return any(
+            since <= moment and (until is None or moment <= until) for since, until in self.seen
+        )
 
     def container(self, name: str) -> Container | None:
         """Give its container of this *name*."""
@@ -87,12 +102,16 @@ class Pods(Protocol):
         """Find the pods of this name, in any namespace."""
         ...
 
+    def there(self) -> list[Pod]:
+        """Give the pods that are there now; their containers are not looked at."""
+        ...
+
     def is_empty(self) -> bool:
         """Say whether no pod is known at all."""
         ...
 
     def is_awaited(self) -> bool:
-        """Say whether the first word is still to come: there may be pods of any host name."""
+        """Say whether word is still to come: there may be other pods, of any host name."""
         ...
 
 
@@ -113,6 +132,10 @@ class NoPods:
 
     def by_name(self, name: str) -> list[Pod]:  # noqa: ARG002
         """Find none."""
+        return []
+
+    def there(self) -> list[Pod]:
+        """Give none."""
         return []
 
     def is_empty(self) -> bool:

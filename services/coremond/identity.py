@@ -63,7 +63,8 @@ class CrashIdentifier:
         if self._api is None or not facts or facts.image or now - record.crashed_at > _COMPLETED:
             return None
         pod = self._api.by_uid(facts.uid)
-        told = pod_facts(pod, record.container) if pod else facts
+        is_its = pod is not None and pod.full_name == (record.namespace, record.pod)
+        told = pod_facts(pod, record.container) if pod and is_its else facts
         return told if told != facts else None
 
 

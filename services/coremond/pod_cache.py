@@ -1,7 +1,7 @@
 """The pods of this node as the API tells of them, and for a while those that were deleted.
 
 Source: the Kubernetes API reference, core/v1 Pod; of a static pod the kubelet's own uid is the
-annotation kubernetes.io/config.hash, which its mirror in the API has.
+annotation kubernetes.io/config.hash, which its mirror in the API has. Anybody can write one, too.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -111,11 +111,18 @@ class ApiPod(_Part):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
+class _Told(NamedTuple):
+    """A pod, under the uid that the API has for it."""
+
+    uid: str
+    pod: Pod
+
+
 class PodCache:
     """Knows the pods that it was told of; many threads may ask.
 
     *labels* and *annotations* are the patterns of those that are kept. *is_awaited* says that
-    somebody will tell of all pods.
+    somebody will tell of all pods, and then of all that changes.
     """
 
     def __init__(
@@ -132,51 +139,70 @@ class PodCache:
         self._clock = clock
         self._lock = Lock()
         self._pods: dict[str, Pod] = {}
-        """By uid, those that are there."""
+        """By the API's uid, those that are there."""
         self._deleted = OrderedDict[str, Pod]()
-        """By uid, the first deleted first."""
+        """By the API's uid, the first deleted first."""
+        self._mirrors: dict[str, set[str]] = {}
+        """By the kubelet's uid, the API's of all that say that they are that static pod."""
         self._by_id: dict[str, Placed] = {}
 
     def replace_all(self, pods: Iterable[ApiPod]) -> None:
-        """Take *pods* for all that there are."""
+        """Take *pods* for all that there are, once all have come; of each little is kept."""
         there = [self._read(pod) for pod in pods]
         with self._lock:
             self._is_awaited = False
-            for uid in self._pods.keys() - {pod.uid for pod in there}:
+            for uid in self._pods.keys() - {told.uid for told in there}:
                 self._delete(uid)
-            for pod in there:
-                self._put(pod)
+            for told in there:
+                self._put(told)
 
     def put(self, pod: ApiPod) -> None:
         """Take a pod that is new, or has changed."""
-        read = self._read(pod)
+        told = self._read(pod)
         with self._lock:
-            self._put(read)
+            self._put(told)
 
     def delete(self, pod: ApiPod) -> None:
         """Take a pod, in its last state, that is there no more."""
-        read = self._read(pod)
+        told = self._read(pod)
         with self._lock:
-            self._put(read)
-            known = self._pods[read.uid]
-            if (known.namespace, known.name) == (read.namespace, read.name):
-                self._delete(read.uid)
+            self._put(told)
+            self._delete(told.uid)
 
-    def _put(self, pod: Pod) -> None:
-        before = self._pods.get(pod.uid)
-        if before and (before.namespace, before.name) != (pod.namespace, pod.name):
-            return  # anybody may write a static pod's uid on his own
-        before = before or self._deleted.pop(pod.uid, None)
+    def set_awaited(self, is_awaited: bool) -> None:
+        """Take note whether there may be changes that nobody tells of."""
+        with self._lock:
+            self._is_awaited = is_awaited
+
+    def _put(self, told: _Told) -> None:
+        uid, pod = told
+        before = self._pods.get(uid) or self._take_deleted(told)
         if before:
             pod = replace(pod, containers=_with_what_was(pod.containers, before))
-            self._forget_ids(before)
-        self._pods[pod.uid] = pod
+            self._forget(uid, before)
+        self._pods[uid] = pod
+        if pod.uid != uid:
+            self._mirrors.setdefault(pod.uid, set()).add(uid)
         self._index(pod)
 
-    def _forget_ids(self, pod: Pod) -> None:
+    def _take_deleted(self, told: _Told) -> Pod | None:
+        """Give what was deleted and is there again: a static pod's mirror has another uid then."""
+        for uid in (told.uid, *self._mirrors.get(told.pod.uid, ())):
+            gone = self._deleted.get(uid)
+            if gone and gone.full_name == told.pod.full_name:
+                del self._deleted[uid]
+                self._forget(uid, gone)
+                return gone
+        return None
+
+    def _forget(self, uid: str, pod: Pod) -> None:
         for container in pod.containers:
             for container_id in container.ids:
                 self._by_id.pop(container_id, None)
+        if mirrors := self._mirrors.get(pod.uid):
+            mirrors.discard(uid)
+            if not mirrors:
+                del self._mirrors[pod.uid]
 
     def _delete(self, uid: str) -> None:
         gone = replace(self._pods.pop(uid), until=self._clock())
@@ -187,8 +213,7 @@ class PodCache:
             first = next(iter(self._deleted.values()))
             if len(self._deleted) <= MOST_DELETED and (first.until or 0) >= oldest:
                 break
-            self._deleted.popitem(last=False)
-            self._forget_ids(first)
+            self._forget(*self._deleted.popitem(last=False))
 
     def _index(self, pod: Pod) -> None:
         for container in pod.containers:
@@ -201,9 +226,15 @@ class PodCache:
             return self._by_id.get(container_id)
 
     def by_uid(self, uid: str) -> Pod | None:
-        """Find the pod with this uid."""
+        """Find the pod with this uid; none where several say that they are that static pod."""
         with self._lock:
-            return self._pods.get(uid) or self._deleted.get(uid)
+            if pod := self._pods.get(uid) or self._deleted.get(uid):
+                return pod if pod.uid == uid else replace(pod, uid=uid)
+            mirrors = self._mirrors.get(uid, ())
+            for pods in (self._pods, self._deleted):
+                if found := [pods[each] for each in mirrors if each in pods]:
+                    return found[0] if len(found) == 1 else None
+        return None
 
     def by_hostname(self, hostname: str) -> list[Pod]:
         """Find the pods whose processes see this host name."""
@@ -218,23 +249,28 @@ class PodCache:
             pods = [*self._pods.values(), *self._deleted.values()]
         return [pod for pod in pods if is_it(pod)]
 
+    def there(self) -> list[Pod]:
+        """Give the pods that are there now."""
+        with self._lock:
+            return list(self._pods.values())
+
     def is_empty(self) -> bool:
         """Say whether no pod is known at all."""
         with self._lock:
             return not self._pods and not self._deleted
 
     def is_awaited(self) -> bool:
-        """Say whether all pods are still to be told of."""
+        """Say whether there may be pods, or changes, that are still to be told of."""
         with self._lock:
             return self._is_awaited
 
-    def _read(self, pod: ApiPod) -> Pod:
+    def _read(self, pod: ApiPod) -> _Told:
         metadata, spec = pod.metadata, pod.spec
         labels, annotations = metadata.labels or {}, metadata.annotations or {}
         kind, owner = _owner(metadata, labels)
         static_uid = _static_uid(annotations)
         hostname = spec.hostname_override or spec.hostname or default_hostname(metadata.name)
-        return Pod(
+        read = Pod(
             namespace=metadata.namespace,
             name=metadata.name,
             uid=static_uid or metadata.uid,
@@ -247,6 +283,7 @@ class PodCache:
             labels=_chosen(labels, self._labels),
             annotations=_chosen(annotations, self._annotations),
         )
+        return _Told(metadata.uid, read)
 
 
 def _static_uid(annotations: dict[str, str]) -> str:

@@ -31,6 +31,12 @@ _DENIED_DELAY = 60.0
 """Seconds between attempts where the API says that they are not allowed."""
 _EVENT_LIMIT = 16 * 2**20
 """Bytes of one change; a pod has at most 3 MiB."""
+_PAGE = 20
+"""Pods that are asked for at once."""
+_PAGE_LIMIT = 64 * 2**20
+"""Bytes of an answer with so many."""
+_PIECE = 2**18
+"""Bytes that are read at once."""
 _DENIED, _FORBIDDEN, _GONE = 401, 403, 410
 _ANEW = {_FORBIDDEN, _GONE}
 """All is listed again: a watch that is not allowed tells of no change, though a list may be."""
@@ -106,6 +112,7 @@ class PodWatch:
                     self._list(api)
                 self._watch(api)
             except ApiError as error:
+                self._cache.set_awaited(True)
                 self._failures += 1
                 if error.status in _ANEW or isinstance(error.__cause__, msgspec.MsgspecError):
                     self._version = ""
@@ -114,6 +121,7 @@ class PodWatch:
                 self._wait(error)
             except Exception as error:
                 log.exception("unexpected error", reason=repr(error), effect="pods listed again")
+                self._cache.set_awaited(True)
                 api, self._version = None, ""
                 self._stopped.wait(_LONGEST_DELAY)
 
@@ -138,25 +146,33 @@ class PodWatch:
         self._said = problem
 
     def _list(self, api: Any) -> None:
-        """List all pods of the node, a few hundred at a time."""
-        pods: list[ApiPod] = []
+        """List all pods of the node, a few at a time: each page is let go before the next."""
         position = _Position()
-        while True:
-            with _in_its_words():
-                response = api.list_pod_for_all_namespaces(
-                    **self._selector,
-                    limit=200,
-                    **({"_continue": position.continue_} if position.continue_ else {}),
-                    _preload_content=False,
-                    _request_timeout=ANSWER_WITHIN,
-                )
-                page = msgspec.json.decode(response.data, type=_Page)
-            pods += page.items or []
-            position = page.metadata
-            if not position.continue_:
-                self._cache.replace_all(pods)
-                self._version = position.resource_version
-                return
+
+        def listed() -> Iterator[ApiPod]:
+            nonlocal position
+            while True:
+                page = self._page(api, position.continue_)
+                position = page.metadata
+                pods = page.items or []
+                while pods:
+                    yield pods.pop()
+                if not position.continue_:
+                    return
+
+        self._cache.replace_all(listed())
+        self._version = position.resource_version
+
+    def _page(self, api: Any, continue_: str | None) -> _Page:
+        with _in_its_words():
+            response = api.list_pod_for_all_namespaces(
+                **self._selector,
+                limit=_PAGE,
+                **({"_continue": continue_} if continue_ else {}),
+                _preload_content=False,
+                _request_timeout=ANSWER_WITHIN,
+            )
+            return msgspec.json.decode(_read(response), type=_Page)
 
     def _watch(self, api: Any) -> None:
         """Take in the changes since, until the API ends it."""
@@ -198,6 +214,18 @@ class PodWatch:
         elif change.type != "BOOKMARK":
             self._cache.put(msgspec.json.decode(change.object, type=ApiPod))
         self._version = msgspec.json.decode(change.object, type=_Object).metadata.resource_version
+        self._cache.set_awaited(False)
+
+
+def _read(response: Any) -> bytearray:
+    """Read an answer of a bounded length."""
+    data = bytearray()
+    for piece in response.stream(_PIECE):
+        data += piece
+        if len(data) > _PAGE_LIMIT:
+            response.close()
+            raise ApiError(f"an answer of more than {_PAGE_LIMIT} bytes")
+    return data
 
 
 def _lines(response: Any) -> Iterator[bytes]:

@@ -88,6 +88,24 @@ def test_a_static_pod_and_one_whose_container_is_unknown_are_found_by_their_uid(
 
 
 @pytest.mark.usefixtures("coredump_socket")
+def test_a_container_that_nobody_has_told_of_is_not_taken_for_the_only_one(
+    start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    app, sandbox = new_id(), new_id()
+    uid = faithful.run_pod("shop", "web-0", {"app": app, "pause": sandbox})
+    faithful.log_of("shop", "web-0", uid, "pause").unlink()
+    faithful.log_of("shop", "web-0", uid, "pause").parent.rmdir()
+    (faithful.logs / "containers" / f"web-0_shop_pause-{sandbox}.log").unlink()
+    bundle = start()
+
+    with by_socket(bundle):
+        faithful.run(sandbox, crash_program)
+        [record] = bundle.wait_for_stored()
+
+    assert (who(record), how(record)) == (("shop", "web-0", "app"), ("pod-uid", "guess"))
+
+
+@pytest.mark.usefixtures("coredump_socket")
 def test_a_process_of_the_host_is_no_pods(
     start: StartBundle, faithful: Node, crash_program: Path
 ) -> None:
@@ -241,6 +259,25 @@ def test_a_core_in_a_pods_own_directory_is_that_pods_whatever_it_says(
         ("pod-uid", "directory"),
     )
     wait_until(lambda: not os.listdir(own), "the source to go")
+
+
+@pytest.mark.usefixtures("real_kernel")
+def test_a_directory_that_is_called_as_a_victims_is_a_guess(
+    start: StartBundle, faithful: Node, crash_program: Path
+) -> None:
+    container = new_id()
+    faithful.run_pod("tenant", "evil", {"app": container})
+    victim = faithful.run_pod("bank", "bank-0", {"app": new_id()})
+    bundle = start()
+    asked_for = bundle.crash_dir / f"bank_bank-0_{victim}_app"
+    asked_for.mkdir()
+    asked_for.chmod(0o1777)
+
+    with kernel.core_pattern(kernel.file_pattern(asked_for)):
+        faithful.run(container, crash_program, hostname="evil")
+        [record] = bundle.wait_for_stored()
+
+    assert (who(record), how(record)) == (("tenant", "evil", "app"), ("guess", "guess"))
 
 
 @pytest.mark.usefixtures("real_kernel")

@@ -164,6 +164,7 @@ def test_the_record_has_what_the_api_knows_of_the_pod(
         "qos": "Guaranteed",
         "labels": {"team": "shop"},
         "annotations": {"example.org/owner": "ann"},
+        "container_kind": "container",
         "image": image,
         "image_id": "registry.example/app@sha256:" + "0" * 64,
         "restart_count": 0,

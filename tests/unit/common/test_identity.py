@@ -42,6 +42,9 @@ class Known:
     def by_name(self, name: str) -> list[Pod]:
         return [pod for pod in self.pods if pod.name == name]
 
+    def there(self) -> list[Pod]:
+        return [pod for pod in self.pods if pod.until is None]
+
     def is_empty(self) -> bool:
         return not self.pods
 
@@ -172,15 +175,14 @@ def test_a_process_in_no_pod_is_the_nodes() -> None:
 
 
 @pytest.mark.parametrize("name", [f"shop_web-0_{UID}_sidecar", f"shop_web-0_{UID}"])
-@pytest.mark.parametrize("is_known", [True, False])
-def test_a_directory_tells_the_pod_whatever_the_core_says(name: str, is_known: bool) -> None:
-    known = [pod("web-0", UID, "app", "sidecar")] if is_known else []
-    other = pod("bank-0", OTHER_UID)
+@pytest.mark.parametrize("hostname", ["", "web-0", "nobody-0", "f5-coremond-x2x2x"])
+def test_a_directory_tells_the_pod_whatever_the_core_says(name: str, hostname: str) -> None:
+    own, other = pod("web-0", UID, "app", "sidecar"), pod("bank-0", OTHER_UID)
 
     found = whose(
-        identifier(other, *known),
+        identifier(other, own, pod("f5-coremond-x2x2x", STRANGE_UID)),
         Claim(pod="bank-0", uid=OTHER_UID, container="app"),
-        hostname="bank-0",
+        hostname=hostname,
         directory=read_pod_directory(name),
     )
 
@@ -190,6 +192,57 @@ def test_a_directory_tells_the_pod_whatever_the_core_says(name: str, is_known: b
         ("pod-uid", "directory" if is_told else "guess"),
     )
     assert not is_told or found.container == "sidecar"
+
+
+def test_a_directory_is_taken_at_its_word_where_nothing_is_known_of_any_pod() -> None:
+    directory = read_pod_directory(f"shop_web-0_{UID}_sidecar")
+    crash = Crash(hostname="bank-0")
+
+    found = identifier().whose(crash, directory=directory)
+    awaited = Identifier(NODE, api=Known(awaited=True)).whose(crash, directory=directory)
+
+    assert (who(found), how(found)) == (("shop", "web-0", "sidecar"), ("pod-uid", "directory"))
+    assert (who(awaited), how(awaited)[0]) == (who(found), "guess")
+
+
+@pytest.mark.parametrize(
+    ("name", "hostname"),
+    [
+        (f"bank_bank-0_{OTHER_UID}_app", "web-0"),  # the pod has asked to be called a victim's
+        (f"bank_bank-0_{OTHER_UID}", "web-0.peers.shop.svc.cluster.local"),
+        (f"bank_bank-0_{UID}", "web-0"),
+        (f"shop_bank-0_{OTHER_UID}", ""),
+        (f"bank_bank-0_{STRANGE_UID}", ""),
+    ],
+)
+def test_a_directory_that_does_not_fit_what_is_known_is_a_guess(name: str, hostname: str) -> None:
+    api = [pod(), pod("bank-0", OTHER_UID, namespace="bank")]
+
+    for known in (identifier(*api), identifier(kubelet=api)):
+        found = whose(known, hostname=hostname, directory=read_pod_directory(name))
+
+        assert how(found) == ("guess", "guess")
+
+
+def test_a_directory_of_a_pod_with_a_host_name_of_its_own_is_not_left_in_by_the_nodes() -> None:
+    directory = read_pod_directory(f"shop_web-0_{UID}")
+
+    assert how(whose(identifier(pod()), hostname=NODE, directory=directory)) == ("guess", "guess")
+
+
+def test_a_directory_of_a_container_that_the_pod_does_not_have_tells_none() -> None:
+    directory = read_pod_directory(f"shop_web-0_{UID}_other")
+
+    assert how(whose(identifier(pod()), directory=directory)) == ("pod-uid", "guess")
+
+
+def test_a_pod_on_the_nodes_network_has_its_directory_beside_one_that_is_called_as_the_node() -> (
+    None
+):
+    known = identifier(pod("net-0", UID, hostname=""), pod(NODE, OTHER_UID))
+    directory = read_pod_directory(f"shop_net-0_{UID}")
+
+    assert how(whose(known, hostname=NODE, directory=directory)) == ("pod-uid", "only-one")
 
 
 def test_a_directory_does_not_count_against_the_kernels_word() -> None:
@@ -376,12 +429,22 @@ def test_a_pod_on_the_nodes_network_is_found_by_its_claim_alone() -> None:
     assert how(whose(known, hostname=NODE))[0] == "guess"
 
 
-def test_a_pod_that_is_called_as_the_node_takes_no_claim_from_those_on_its_network() -> None:
-    known = identifier(pod("net-0", OTHER_UID, hostname=""), pod(NODE))
+@pytest.mark.parametrize("hostname", [NODE, f"{NODE}.example.com"])
+def test_who_is_called_as_the_node_may_be_a_pod_that_asked_for_it(hostname: str) -> None:
+    known = identifier(pod("net-0", OTHER_UID, hostname=""), pod("evil", hostname=NODE))
 
-    found = whose(known, Claim(pod="net-0"), hostname=NODE)
+    forged = whose(known, Claim(pod="net-0", uid=OTHER_UID), hostname=hostname)
+    own = whose(known, Claim(pod="evil"), hostname=hostname)
 
-    assert (found.pod, how(found)[0]) == ("net-0", "core-environ")
+    assert how(forged) == ("guess", "guess")
+    assert (own.pod, how(own)[0]) == ("evil", "core-environ")
+
+
+def test_a_pod_that_is_called_as_the_node_takes_no_claim_of_its_namesake_on_its_network() -> None:
+    named = pod(NODE, UID)
+    known = identifier(named, pod(NODE, OTHER_UID, namespace="twin", hostname=""))
+
+    assert how(whose(known, Claim(pod=NODE), hostname=NODE)) == ("guess", "guess")
 
 
 def test_where_nothing_is_known_of_any_pod_the_process_is_taken_at_its_word() -> None:
@@ -544,9 +607,178 @@ def test_whatever_a_process_says_gives_a_pod_and_a_container(
 def test_a_host_name_is_a_guess_until_the_api_has_told_who_asked_for_it() -> None:
     crash = Crash(hostname="web-0")
     before = Identifier(NODE, api=Known(awaited=True), kubelet=Known(pod("web-0")), own="x")
-    after = Identifier(NODE, api=Known(pod("other")), kubelet=Known(pod("web-0", OTHER_UID)))
+    after = Identifier(NODE, api=Known(pod("web-0")), kubelet=Known(pod("web-0")))
     nothing = Identifier(NODE, api=Known(awaited=True), own="x")
 
     assert (before.whose(crash).pod, before.whose(crash).identity.by) == ("web-0", "guess")
     assert after.whose(crash).identity.by == "hostname"
     assert nothing.whose(crash).identity.by == "guess"
+
+
+def test_a_host_name_is_a_guess_while_a_pod_is_there_that_the_api_has_not_told_of() -> None:
+    new, gone = pod("evil", OTHER_UID), pod("old", STRANGE_UID, until=CRASHED_AT)
+
+    stale = whose(identifier(pod(), kubelet=[pod(), new]), hostname="web-0")
+    told = whose(identifier(pod(), kubelet=[pod(), gone]), hostname="web-0")
+    unasked = whose(identifier(kubelet=[pod(), new]), hostname="web-0")
+
+    assert (who(stale), how(stale)) == (("shop", "web-0", "app"), ("guess", "guess"))
+    assert (how(told)[0], how(unasked)[0]) == ("hostname", "hostname")
+
+
+def test_a_host_name_is_a_guess_while_nobody_tells_of_changes() -> None:
+    known = Identifier(NODE, api=Known(pod(), awaited=True), kubelet=Known(pod()), own="x")
+
+    found = whose(known, hostname="web-0")
+
+    assert (who(found), how(found)) == (("shop", "web-0", "app"), ("guess", "guess"))
+
+
+# Static pods, whose uid is in an annotation that anybody can write.
+
+STATIC = "0f" * 16
+REAL = pod("etcd-node-1", STATIC, Container(name="etcd", ids=(ID,)), namespace="kube-system")
+FORGED = pod("evil", STATIC, Container(name="app", ids=(OTHER_ID,)), namespace="tenant")
+
+
+class Mirrors(Known):
+    """Knows mirrors of static pods, of which several may have one uid."""
+
+    def by_uid(self, uid: str) -> Pod | None:
+        found = [pod for pod in self.pods if pod.uid == uid]
+        return found[0] if len(found) == 1 else None
+
+
+@pytest.mark.parametrize("mirrors", [(FORGED,), (FORGED, REAL), (REAL, FORGED), (REAL,)])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"cgroup": cgroup(STATIC, ID)},
+        {"cgroup": cgroup(STATIC)},
+        {"cgroup": cgroup(STATIC, "3" * 64)},
+        {"directory": read_pod_directory(f"kube-system_etcd-node-1_{STATIC}")},
+        {"hostname": "etcd-node-1"},
+    ],
+)
+def test_who_claims_the_uid_of_a_static_pod_does_not_get_its_crashes(
+    mirrors: tuple[Pod, ...], facts: dict[str, Any]
+) -> None:
+    rich = [replace(each, qos="Burstable") for each in mirrors]
+
+    found = whose(Identifier(NODE, api=Mirrors(*rich), kubelet=Known(REAL)), **facts)
+
+    assert who(found) == ("kube-system", "etcd-node-1", "etcd")
+    assert found.found
+    assert found.found.qos == ("Burstable" if REAL in mirrors else "")
+    assert how(found)[0] != "guess" or ("hostname" in facts and REAL not in mirrors)
+
+
+def test_of_two_that_claim_to_be_one_static_pod_none_is_told_without_the_kubelet() -> None:
+    known = Identifier(NODE, api=Mirrors(REAL, FORGED))
+
+    assert whose(known, cgroup=cgroup(STATIC)).identity.by == "guess"
+
+
+# A container that nobody has told of.
+
+
+@pytest.mark.parametrize(
+    ("comm", "expected"), [("bash", ("app", "guess")), ("app", ("app", "process"))]
+)
+def test_an_id_that_none_of_the_pods_containers_has_is_not_the_only_one(
+    comm: str, expected: tuple[str, str]
+) -> None:
+    known = pod("web-0", UID, Container(name="app", ids=(ID,)))
+
+    for found_by in (identifier(known), identifier(kubelet=[known])):
+        found = whose(found_by, cgroup=cgroup(UID, OTHER_ID), comm=comm)
+
+        assert (found.pod, found.identity.by) == ("web-0", "pod-uid")
+        assert (found.container, how(found)[1]) == expected
+
+
+def test_an_id_counts_against_none_where_no_ids_are_told() -> None:
+    found = whose(identifier(pod()), cgroup=cgroup(UID, OTHER_ID))
+
+    assert how(found) == ("pod-uid", "only-one")
+
+
+def test_the_ids_that_the_kubelet_alone_knows_count_too() -> None:
+    seen = pod("web-0", UID, Container(name="app", ids=(ID,)))
+
+    found = whose(identifier(pod(), kubelet=[seen]), cgroup=cgroup(UID, OTHER_ID))
+
+    assert how(found) == ("pod-uid", "guess")
+
+
+@pytest.mark.parametrize("facts", [{"cgroup": cgroup(UID)}, {"hostname": "web-0"}])
+def test_a_container_that_the_kubelet_alone_knows_may_be_the_one(facts: dict[str, Any]) -> None:
+    known = identifier(pod(), kubelet=[pod("web-0", UID, "app", "debugger")])
+
+    assert how(whose(known, **facts))[1] == "guess"
+    named = whose(known, comm="debugger", **facts)
+    assert (named.container, how(named)[1]) == ("debugger", "process")
+
+
+def test_a_pod_that_went_half_seen_has_no_only_container() -> None:
+    whole = pod("web-0", UID, seen=((CRASHED_AT - SECOND, CRASHED_AT + SECOND),))
+    half = replace(whole, seen=((CRASHED_AT + SECOND, CRASHED_AT + 2 * SECOND),))
+
+    for cgroup_path, hostname in ((cgroup(), ""), ("", "web-0")):
+        facts: dict[str, Any] = {"cgroup": cgroup_path, "hostname": hostname}
+        assert how(whose(identifier(kubelet=[whole]), **facts))[1] == "only-one"
+        assert how(whose(identifier(kubelet=[half]), **facts))[1] == "guess"
+
+
+def test_an_init_container_that_runs_again_before_it_is_told_is_not_the_only_other() -> None:
+    setup = replace(INIT, until=CRASHED_AT - SECOND)
+    late = replace(APP, name="late", since=CRASHED_AT + 2 * SECOND)
+
+    again = whose(identifier(pod("web-0", UID, "app", setup)), cgroup=cgroup(), comm="setup")
+    other = whose(identifier(pod("web-0", UID, "app", setup)), cgroup=cgroup(), comm="bash")
+    both = replace(setup, command="/bin/app")
+    alike = whose(identifier(pod("web-0", UID, "app", both)), cgroup=cgroup(), comm="app")
+    stale = whose(identifier(pod("web-0", UID, late, INIT)), cgroup=cgroup(), comm="late")
+
+    assert (again.container, how(again)[1]) == ("setup", "guess")
+    assert (other.container, how(other)[1]) == ("app", "only-one")
+    assert (alike.container, how(alike)[1]) == ("app", "only-one")
+    assert (stale.container, how(stale)[1]) == ("late", "guess")
+
+
+# A guess.
+
+
+@pytest.mark.parametrize(
+    ("facts", "claim"),
+    [
+        ({"hostname": "web-0.example.com"}, Claim()),
+        ({"hostname": "web-0"}, Claim(pod="bank-0")),
+        ({"cgroup": f"/docker/{OTHER_ID}", "hostname": "web-0"}, Claim()),
+        ({"cgroup": cgroup(STRANGE_UID), "hostname": "web-0"}, Claim()),
+    ],
+)
+def test_of_a_guessed_pod_the_container_is_a_guess_too(facts: dict[str, Any], claim: Claim) -> None:
+    found = whose(identifier(pod(), pod("bank-0", OTHER_UID)), claim, **facts)
+
+    assert how(found) == ("guess", "guess")
+    assert found.container
+
+
+@pytest.mark.parametrize(("seconds", "by"), [(-60, "hostname"), (0, "guess"), (60, "hostname")])
+def test_pods_of_one_name_that_may_both_have_been_there_are_a_guess(seconds: int, by: str) -> None:
+    moment = CRASHED_AT + seconds * SECOND
+    earlier = replace(EARLIER, until=CRASHED_AT + 5 * SECOND)
+    later = replace(LATER, since=CRASHED_AT - 5 * SECOND)
+    unknown = replace(earlier, since=0, until=None)
+
+    found = whose(identifier(kubelet=[earlier, later]), hostname="web-0", crashed_at=moment)
+    unordered = whose(
+        identifier(kubelet=[unknown, replace(later, since=0)]),
+        Claim(pod="web-0"),
+        hostname="web-0",
+        crashed_at=moment,
+    )
+
+    assert (found.pod, found.identity.by) == ("web-0", by)
+    assert (unordered.pod, unordered.identity.by) == ("web-0", "guess")

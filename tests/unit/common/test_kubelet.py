@@ -437,8 +437,8 @@ def test_a_directory_that_does_not_change_is_not_read_again(
     node: Kubelet, logs: KubeletLogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.run("web-0")
-    for name in ("pods", "containers"):
-        os.utime(node.root / name, (1, 1))
+    for path in (node.root / "containers", *(node.root / "pods").iterdir(), node.root / "pods"):
+        os.utime(path, (1, 1))
     logs.refresh()
 
     def refuse(path: Path) -> list[str]:
@@ -448,4 +448,148 @@ def test_a_directory_that_does_not_change_is_not_read_again(
 
     for _ in range(3):
         logs.refresh()
-    assert not logs.is_empty()
+    assert containers_of(logs.by_uid(UID)) == ["app"]
+
+
+# The containers of a pod whose directory goes, or went.
+
+
+def settle(folder: Path) -> int:
+    """Have a directory be changed long ago; give a moment after that."""
+    changed_at = time.time_ns() - 60 * 10**9
+    os.utime(folder, ns=(changed_at, changed_at))
+    return changed_at + 10**9
+
+
+def test_a_pod_whose_directory_did_not_change_since_had_no_other_containers(
+    node: Kubelet, logs: KubeletLogs
+) -> None:
+    node.run("web-0")
+    moment = settle(node.root / "pods" / f"shop_web-0_{UID}")
+
+    found = logs.by_uid(UID)
+
+    assert found
+    assert [found.is_whole(each) for each in (moment - 2 * 10**9, moment, time.time_ns())] == [
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("is_all_gone", [True, False])
+def test_containers_that_were_seen_are_remembered_while_their_directory_goes(
+    node: Kubelet, logs: KubeletLogs, is_all_gone: bool
+) -> None:
+    node.run("web-0")
+    node.run("other", OTHER_UID, container_id=OTHER_ID)
+    folder = node.root / "pods" / f"shop_web-0_{UID}"
+    (folder / "sidecar").mkdir()
+    moment = settle(folder)
+    logs.refresh()
+
+    shutil.rmtree(folder / "app")
+    if is_all_gone:
+        shutil.rmtree(folder)
+
+    for found in (logs.by_uid(UID), *logs.by_hostname("web-0")):
+        assert found
+        assert containers_of(found) == ["app", "sidecar"]
+        assert found.is_whole(moment)
+
+
+def test_a_directory_that_was_first_seen_while_it_went_does_not_tell_all_containers(
+    node: Kubelet, logs: KubeletLogs
+) -> None:
+    node.run("web-0")
+    folder = node.root / "pods" / f"shop_web-0_{UID}"
+    (folder / "sidecar").mkdir()
+    settle(folder)
+    crashed_at = time.time_ns()
+    shutil.rmtree(folder / "app")
+    for link in (node.root / "containers").iterdir():
+        link.unlink()
+
+    found = logs.by_uid(UID)
+
+    assert found
+    assert (containers_of(found), found.is_whole(crashed_at)) == (["sidecar"], False)
+
+
+def test_a_pod_that_went_before_it_was_looked_into_is_not_known_whole(
+    node: Kubelet, logs: KubeletLogs
+) -> None:
+    node.run("web-0")
+    assert logs.by_container(ID)
+    assert not logs.is_empty()  # so its name is known, and no more
+    node.end("web-0")
+
+    [found] = logs.by_name("web-0")
+
+    assert (containers_of(found), found.is_whole(time.time_ns())) == (["app"], False)
+    assert not found.is_whole(0)
+
+
+def test_a_container_that_came_after_the_last_look_is_known_by_its_link(
+    node: Kubelet, logs: KubeletLogs
+) -> None:
+    node.run("web-0")
+    logs.refresh()
+    log = node.root / "pods" / f"shop_web-0_{UID}" / "debugger" / "0.log"
+    (node.root / "containers" / f"web-0_shop_debugger-{OTHER_ID}.log").symlink_to(log)
+    logs.refresh()
+    node.end("web-0")
+
+    found = logs.by_uid(UID)
+
+    assert found
+    assert [(each.name, each.ids) for each in found.containers] == [
+        ("app", (ID,)),
+        ("debugger", (OTHER_ID,)),
+    ]
+
+
+# When a pod came.
+
+
+def test_when_a_pod_came_is_unknown_of_those_that_were_there_before_us(
+    node: Kubelet, logs: KubeletLogs
+) -> None:
+    node.run("web-0")
+    logs.refresh()
+    before = time.time_ns()
+    logs.refresh()
+    (node.root / "pods" / f"shop_web-0_{UID}" / "debugger").mkdir()
+    node.run("web-1", OTHER_UID, container_id=OTHER_ID)
+    after = time.time_ns()
+
+    first, second = logs.by_uid(UID), logs.by_uid(OTHER_UID)
+
+    assert first
+    assert second
+    assert first.since == 0
+    assert before <= second.since <= after
+
+
+def test_when_a_pod_came_is_unknown_where_not_all_could_be_listed(
+    node: Kubelet, logs: KubeletLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubelet, "_MOST", 2)
+    for number in range(10, 15):
+        node.run(f"web-{number}", uid_of(number), container_id=id_of(number))
+    logs.refresh()
+    monkeypatch.setattr(kubelet, "_MOST", 20)
+    node.run("web-0")
+
+    logs.refresh()
+
+    assert {pod.since for pod in logs.there()} == {0}
+
+
+def test_who_is_there_now_is_told_without_those_that_went(node: Kubelet, logs: KubeletLogs) -> None:
+    node.run("web-0")
+    node.run("web-1", OTHER_UID, container_id=OTHER_ID)
+    logs.refresh()
+    node.end("web-0")
+
+    assert [pod.name for pod in logs.there()] == ["web-1"]

@@ -26,9 +26,27 @@ def test_a_pod_knows_its_containers_by_name() -> None:
     assert pod.container("other") is None
 
 
+@pytest.mark.parametrize(
+    ("seen", "whole"),
+    [
+        (None, [True, True, True, True]),
+        ((), [False, False, False, False]),
+        (((10, 20),), [True, False, True, False]),
+        (((10, 20), (30, None)), [True, False, True, True]),
+        (((30, 20),), [True, False, False, False]),
+    ],
+)
+def test_a_pods_containers_are_all_where_they_were_seen_to_be(
+    seen: tuple[tuple[int, int | None], ...] | None, whole: list[bool]
+) -> None:
+    pod = Pod(namespace="shop", name="web-0", uid="1", hostname="web-0", seen=seen)
+
+    assert [pod.is_whole(moment) for moment in (0, 9, 15, 30)] == whole
+
+
 def test_without_a_cluster_there_are_no_pods() -> None:
     pods = NoPods()
 
     assert pods.is_empty()
     assert (pods.by_container("a"), pods.by_uid("")) == (None, None)
-    assert pods.by_hostname("") == pods.by_name("") == []
+    assert pods.by_hostname("") == pods.by_name("") == pods.there() == []

@@ -1,15 +1,22 @@
+import os
+import shutil
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 
 from common.item import Crash
+from common.kubelet import KubeletLogs
 from common.record import PodFacts
+from common.settings import NANOSECONDS
 from common.workload import stem
 from services.coremond.identity import CrashIdentifier
 from services.coremond.pod_cache import PodCache
 from tests.store import crash
-from tests.unit.coremond.test_pod_cache import UID, api_pod
+from tests.unit.common.test_kubelet import ID, Kubelet, settle
+from tests.unit.coremond.test_pod_cache import HASH, OTHER_UID, UID, api_pod
 from tests.unit.factories import CRASHED_AT, events_said, hostile_texts, without_deadline
 
 PODS = {
@@ -109,11 +116,77 @@ def test_it_is_said_once_that_there_is_no_cluster(caplog: pytest.LogCaptureFixtu
     assert events_said(caplog) == ["failed to list pods"]
 
 
+def test_a_pod_that_claims_the_uid_of_a_static_pod_gets_none_of_its_crashes(tmp_path: Path) -> None:
+    annotations = {"kubernetes.io/config.hash": HASH, "kubernetes.io/config.mirror": HASH}
+    forged = api_pod("evil", namespace="tenant", annotations=annotations)
+    real = api_pod("etcd-node-1", OTHER_UID, ids=[ID], annotations=annotations)
+    node, api = Kubelet(tmp_path), PodCache()
+    node.run("etcd-node-1", HASH, container="app0", container_id=ID)
+    identifier = CrashIdentifier("node-1", kubelet=KubeletLogs(tmp_path), api=api)
+    crashes = [Crash(cgroup=f"/kubepods/pod{HASH}{rest}") for rest in (f"/{ID}", "")]
+
+    def told() -> list[tuple[str, str, str]]:
+        found = [identifier.whose(each) for each in crashes]
+        return [(each.pod, each.container, each.identity.by) for each in found]
+
+    expected = [("etcd-node-1", "app0", "container-id"), ("etcd-node-1", "app0", "pod-uid")]
+    for tell, pod in ((api.put, forged), (api.put, real), (api.delete, forged)):
+        tell(pod)
+        assert told() == expected
+    assert identifier.whose(Crash(hostname="evil")).pod == "evil"
+
+
+def test_a_container_that_was_attached_after_the_crash_excludes_no_pod(tmp_path: Path) -> None:
+    node = Kubelet(tmp_path)
+    node.run("web-0")
+    folder = tmp_path / "pods" / f"shop_web-0_{UID}"
+    crashed_at = folder.stat().st_mtime_ns + NANOSECONDS
+    (folder / "debugger").mkdir()
+    os.utime(folder, ns=(crashed_at + 60 * NANOSECONDS,) * 2)
+    identifier = CrashIdentifier("node-1", kubelet=KubeletLogs(tmp_path))
+
+    found = identifier.whose(Crash(hostname="web-0", comm="app", crashed_at=crashed_at))
+
+    assert (found.pod, found.container) == ("web-0", "app")
+    assert (found.identity.by, found.identity.container_by) == ("hostname", "process")
+
+
+def test_a_container_is_not_the_only_one_of_a_pod_that_goes(tmp_path: Path) -> None:
+    node = Kubelet(tmp_path)
+    node.run("web-0")
+    folder = tmp_path / "pods" / f"shop_web-0_{UID}"
+    (folder / "sidecar").mkdir()
+    crash = Crash(hostname="web-0", crashed_at=time.time_ns())
+    shutil.rmtree(folder / "app")
+
+    found = CrashIdentifier("node-1", kubelet=KubeletLogs(tmp_path)).whose(crash)
+
+    assert (found.identity.by, found.identity.container_by) == ("hostname", "guess")
+
+
+def test_the_only_container_of_a_pod_is_told_by_the_kubelets_directories_alone(
+    tmp_path: Path,
+) -> None:
+    node = Kubelet(tmp_path)
+    node.run("web-0")
+    settle(tmp_path / "pods" / f"shop_web-0_{UID}")
+    identifier = CrashIdentifier("node-1", kubelet=KubeletLogs(tmp_path))
+    crash = Crash(hostname="web-0", crashed_at=time.time_ns())
+    before = identifier.whose(crash)
+    node.end("web-0")
+
+    after = identifier.whose(replace(crash, crashed_at=crash.crashed_at - NANOSECONDS))
+
+    for found in (before, after):
+        assert (found.pod, found.container) == ("web-0", "app")
+        assert (found.identity.by, found.identity.container_by) == ("hostname", "only-one")
+
+
 @pytest.mark.parametrize("container", ["app0", "one that it does not have"])
 def test_what_the_api_tells_later_is_added_to_a_record_once(container: str) -> None:
     api = PodCache()
     identifier = CrashIdentifier("node-1", api=api)
-    record = crash(container=container, kubernetes=PodFacts(uid=UID))
+    record = crash(namespace="shop", pod="web-0", container=container, kubernetes=PodFacts(uid=UID))
     assert identifier.complete(record, CRASHED_AT) is None
     api.put(api_pod(spec={"containers": [{"name": "app0", "image": "i:1"}]}, labels={}))
     api.put(api_pod(status={"qosClass": "Burstable"}))
@@ -123,6 +196,15 @@ def test_what_the_api_tells_later_is_added_to_a_record_once(container: str) -> N
     assert facts
     assert facts.qos == "Burstable"
     assert identifier.complete(replace(record, kubernetes=facts), CRASHED_AT) is None
+
+
+def test_what_the_api_tells_of_another_pod_that_claims_the_uid_is_not_added() -> None:
+    api = PodCache()
+    annotations = {"kubernetes.io/config.hash": HASH, "kubernetes.io/config.mirror": HASH}
+    api.put(api_pod("evil", annotations=annotations))
+    record = crash(namespace="kube-system", pod="etcd-node-1", kubernetes=PodFacts(uid=HASH))
+
+    assert CrashIdentifier("node-1", api=api).complete(record, CRASHED_AT) is None
 
 
 @pytest.mark.parametrize(

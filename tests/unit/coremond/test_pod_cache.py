@@ -121,7 +121,7 @@ def test_a_static_pod_has_the_kubelets_uid_and_may_be_older_than_its_mirror(
 
     assert found
     assert (found.name, found.since) == ("etcd-node-1", 0)
-    assert cache.by_uid(UID) is None
+    assert [pod.uid for pod in cache.by_name("etcd-node-1")] == [HASH]
 
 
 @pytest.mark.parametrize(
@@ -147,18 +147,61 @@ def test_an_annotation_of_a_users_makes_no_pod_another(
     assert cache.by_uid(HASH) is None
 
 
-def test_who_claims_to_be_a_static_pod_that_is_known_is_passed_over(cache: PodCache) -> None:
-    annotations = {"kubernetes.io/config.hash": HASH, "kubernetes.io/config.mirror": HASH}
-    forged = api_pod("evil", OTHER_UID, ids=["b" * 64], annotations=annotations)
-    cache.put(api_pod("etcd-node-1", annotations=annotations))
+STATIC = {"kubernetes.io/config.hash": HASH, "kubernetes.io/config.mirror": HASH}
 
-    cache.put(forged)
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_two_that_claim_to_be_one_static_pod_none_is_told(
+    cache: PodCache, is_first: bool
+) -> None:
+    real = api_pod("etcd-node-1", annotations=STATIC)
+    forged = api_pod("evil", OTHER_UID, ids=["b" * 64], annotations=STATIC)
+    for each in (forged, real) if is_first else (real, forged):
+        cache.put(each)
+
+    assert cache.by_uid(HASH) is None
+    assert [pod.name for pod in cache.by_name("etcd-node-1")] == ["etcd-node-1"]
+    assert [placed.pod.name for each in "ab" if (placed := cache.by_container(each * 64))] == [
+        "etcd-node-1",
+        "evil",
+    ]
+    evil = cache.by_uid(OTHER_UID)
+    assert evil
+    assert (evil.name, evil.uid) == ("evil", OTHER_UID)
+
     cache.delete(forged)
 
     found = cache.by_uid(HASH)
     assert found
     assert (found.name, found.until) == ("etcd-node-1", None)
-    assert cache.by_container("b" * 64) is None
+
+    cache.delete(real)
+
+    assert cache.by_uid(HASH) is None
+
+
+def test_a_static_pod_whose_mirror_is_made_anew_is_the_same(cache: PodCache) -> None:
+    cache.put(api_pod("etcd-node-1", annotations=STATIC))
+    cache.delete(api_pod("etcd-node-1", annotations=STATIC))
+    cache.put(api_pod("etcd-node-1", OTHER_UID, ids=["b" * 64], annotations=STATIC))
+
+    [found] = cache.by_name("etcd-node-1")
+
+    assert (found.uid, found.until) == (HASH, None)
+    assert found == cache.by_uid(HASH)
+    for each in "ab":
+        placed = cache.by_container(each * 64)
+        assert placed
+        assert placed.pod == found
+
+
+def test_a_static_pod_that_is_forgotten_leaves_nothing(cache: PodCache, clock: Clock) -> None:
+    cache.delete(api_pod("etcd-node-1", annotations=STATIC))
+    clock.now += int((pod_cache.KEPT + 1) * SECOND)
+
+    cache.delete(api_pod("other", OTHER_UID, ids=["b" * 64]))
+
+    assert (cache.by_uid(HASH), cache._mirrors) == (None, {})
 
 
 def test_a_container_is_known_by_all_the_ids_it_had(cache: PodCache) -> None:
@@ -413,3 +456,27 @@ def test_a_cache_is_awaited_until_it_was_told_of_all_pods() -> None:
     cache.replace_all([])
 
     assert not cache.is_awaited()
+
+
+def test_a_cache_is_awaited_again_while_nobody_tells_of_changes(cache: PodCache) -> None:
+    cache.set_awaited(True)
+
+    assert cache.is_awaited()
+    cache.set_awaited(False)
+
+    assert not cache.is_awaited()
+
+
+def test_a_list_that_breaks_off_changes_nothing(cache: PodCache) -> None:
+    def broken() -> Iterable[ApiPod]:
+        yield api_pod("comes", OTHER_UID)
+        raise ConnectionError
+
+    cache.replace_all([api_pod()])
+
+    with pytest.raises(ConnectionError):
+        cache.replace_all(broken())
+
+    assert cache.by_name("comes") == []
+    assert [pod.until for pod in cache.by_name("web-0")] == [None]
+    assert [pod.name for pod in cache.there()] == ["web-0"]

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,8 +49,17 @@ def error(code: int) -> bytes:
 
 
 class Page:
+    """A list, which comes in pieces."""
+
     def __init__(self, data: bytes) -> None:
-        self.data = data
+        self._data = data
+        self.closed = False
+
+    def stream(self, amount: int) -> Iterator[bytes]:
+        yield from (self._data[n : n + amount] for n in range(0, len(self._data), amount))
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Stream:
@@ -154,6 +164,50 @@ def test_pages_are_put_together() -> None:
     assert names(cache) == {"a", "b", "c"}
     assert [each.get("_continue") for each in api.asked[:3]] == [None, "x", "y"]
     assert api.versions == ["30"]
+
+
+def test_a_list_is_asked_for_a_few_pods_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_watch, "_PIECE", 7)
+    api = Api(page("a", "b", more="x"), page("c"), Stream(None))
+
+    with watching(api) as cache:
+        until(lambda: names(cache) == {"a", "b", "c"})
+
+    assert [each.get("limit") for each in api.asked[:2]] == [pod_watch._PAGE] * 2
+
+
+def test_pods_that_are_listed_are_let_go_but_for_what_matters() -> None:
+    def large_page(number: int) -> bytes:
+        large = pod(str(number))
+        large["metadata"]["annotations"] = {"large": "x" * 2**18}
+        large["spec"] = {"containers": [{"name": "app", "args": ["x" * 2**20]}]}
+        metadata = {"resourceVersion": "1", "continue": "x" if number < 29 else ""}
+        return json.dumps({"metadata": metadata, "items": [large]}).encode()
+
+    api, cache = Api(*map(large_page, range(30))), PodCache()
+    watch = PodWatch(api.connect, "node-1", cache)
+    tracemalloc.start()
+    try:
+        watch._list(api)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(cache.there()) == 30
+    assert kept < 2**20
+    assert most < 8 * 2**20
+
+
+def test_a_list_without_an_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pod_watch, "_PAGE_LIMIT", 10_000)
+    api = Api(b" " * 10_001, b" " * 10_001, page("a"), Stream(None))
+
+    with watching(api) as cache:
+        until(lambda: names(cache) == {"a"})
+
+    assert events_said(caplog)[0] == "failed to list pods"
 
 
 def test_a_list_that_grows_too_old_between_its_pages_is_begun_anew() -> None:
@@ -355,6 +409,75 @@ def test_pods_stay_known_while_the_api_is_away() -> None:
         assert names(cache) == {"a"}
 
     assert api.lists == 1
+
+
+# Whether all is told.
+
+
+def test_all_is_told_once_it_was_listed_and_while_a_watch_is_only_begun_again() -> None:
+    ended = [Stream(change("BOOKMARK", "a", n)) for n in range(11, 20)]
+    cache, awaited = PodCache(is_awaited=True), list[bool]()
+
+    class Asked(Api):
+        def list_pod_for_all_namespaces(self, **options: Any) -> Page | Stream:
+            awaited.append(cache.is_awaited())
+            return super().list_pod_for_all_namespaces(**options)
+
+    api = Asked(page("a"), *ended, Stream(None))
+    watch = PodWatch(api.connect, "node-1", cache)
+    watch.start()
+    until(lambda: len(api.versions) == 10)
+    watch.close()
+
+    assert awaited == [True] + [False] * 10
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        RefusedError(403, "cannot watch"),
+        RefusedError(503, "away"),
+        RefusedError(410, "too old"),
+        Stream(ConnectionError("reset")),
+        Stream(error(410)),
+        Stream(error(500)),
+        Stream(b"no json"),
+        Stream(b"no json\n"),
+        Stream(),
+        ValueError("unexpected"),
+    ],
+)
+def test_changes_are_awaited_again_once_a_watch_is_lost(
+    lost: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_FIRST_DELAY", "_DENIED_DELAY", "_LONGEST_DELAY"):
+        monkeypatch.setattr(pod_watch, name, 600.0)
+    api = Api(page("a"), lost, RefusedError(503, "away"))
+
+    with watching(api) as cache:
+        until(lambda: len(api.asked) >= 2)
+        until(cache.is_awaited)
+
+        assert names(cache) == {"a"}
+
+
+@pytest.mark.parametrize("kind", ["ADDED", "MODIFIED", "DELETED", "BOOKMARK"])
+def test_a_watch_that_was_lost_tells_all_once_something_comes(kind: str) -> None:
+    more = Event()
+
+    class Later(Stream):
+        def stream(self, **_: Any) -> Iterator[bytes]:
+            more.wait(PATIENCE)
+            yield change(kind, "a", 11)
+            yield from super().stream()
+
+    api = Api(page("a"), Stream(ConnectionError("reset")), Later(None))
+
+    with watching(api) as cache:
+        until(lambda: len(api.versions) == 2)
+        assert cache.is_awaited()
+        more.set()
+        until(lambda: not cache.is_awaited())
 
 
 @pytest.mark.parametrize("answers", [[page("a"), Stream(None)], [RefusedError(403, "no")]])
