@@ -63,8 +63,10 @@ def installed(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def away(installed: Path, home: Path) -> Iterator[Bundle]:
+def away(installed: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bundle]:
     """Give a bundle of what is installed, without any configuration of its own."""
+    for name in NAMES:  # make sets them
+        monkeypatch.delenv(name, raising=False)
     bundle = Bundle(home, {"PYTHONPATH": str(installed)})
     bundle.command = [sys.executable, str(installed / "bin" / "coremond-bundle")]
     yield bundle
