@@ -19,6 +19,8 @@ from common.workload import stem
 
 _SLACK = 5_000_000_000
 """Clocks that tell when a pod was there, and when it crashed, differ by at most so many ns."""
+_TOLD_WITHIN = 60_000_000_000
+"""Nanoseconds in which the API, while it is followed, tells of a pod that came."""
 _SECOND = 1_000_000_000
 """What a moment that is told in whole seconds lacks at most (ns)."""
 _COMM = 15
@@ -211,7 +213,7 @@ class Identifier:
         is_theirs = all(_is_whole_name(hostname, pod) for pod in here)
         if is_theirs and not claimed and not _is_same_host(hostname, self._node):
             pod = _only_one(here, crash)
-            if pod and _is_said_of(pod, claim) and self._is_told():
+            if pod and _is_said_of(pod, claim) and self._is_told(crash.crashed_at):
                 return self._in_pod(pod, crash, claim, "hostname")
         if likely := [pod for pod in here if _fits(pod, crash)] or here or claimed:
             return self._in_pod(likely[0], crash, claim, "guess")
@@ -221,11 +223,15 @@ class Identifier:
         is_sure = self._knows_none() and not self._api.is_awaited()
         return self._unknown(crash.hostname or claim.hostname, is_sure=is_sure)
 
-    def _is_told(self) -> bool:
-        """Say whether the API has told of all pods; another may have asked for any host name."""
+    def _is_told(self, moment: int) -> bool:
+        """Say whether the API has told of all pods; another may have asked for any host name.
+
+        What it has not told of a while after it came is no pod of the API's.
+        """
         if self._api.is_awaited():
             return False
-        return self._api.is_empty() or all(map(self._told, self._kubelet.there()))
+        new = (pod for pod in self._kubelet.there() if pod.since > moment - _TOLD_WITHIN)
+        return self._api.is_empty() or all(map(self._told, new))
 
     def _knows_none(self) -> bool:
         return self._api.is_empty() and self._kubelet.is_empty()
@@ -319,6 +325,10 @@ def _likelihood(pod: Pod, crash: Crash) -> tuple[bool, bool, int]:
 def _only_one(pods: list[Pod], crash: Crash) -> Pod | None:
     """Give the one of *pods* that it was: those of one name are there one after the other."""
     if len(pods) > 1 and len({pod.full_name for pod in pods}) == 1:
+        *others, newest = sorted(pods, key=lambda pod: pod.since)
+        is_newer = all(0 < other.made_by <= newest.since for other in others)
+        if is_newer and 0 < newest.made_by <= crash.crashed_at:
+            return newest
         pods = [pod for pod in pods if _was_there(pod, crash.crashed_at, _SECOND)]
     return pods[0] if len(pods) == 1 else None
 

@@ -73,7 +73,8 @@ class _Listing(Generic[T]):
         self._path = path
         self._read = read
         self._gone = gone
-        self._changed_at = -1
+        self.changed_at = -1
+        """When it last changed, as far as was seen (ns)."""
         self._listed_at = 0
         self.before = 0
         """What is new was not there yet then (ns); 0 is unknown."""
@@ -88,14 +89,14 @@ class _Listing(Generic[T]):
         try:
             listed_at = time.time_ns()
             changed_at = os.stat(self._path).st_mtime_ns
-            if changed_at == self._changed_at and self._listed_at - changed_at > _TICK:
+            if changed_at == self.changed_at and self._listed_at - changed_at > _TICK:
                 self._listed_at = listed_at  # they are the same
                 return False
             names = os.listdir(self._path)
         except OSError:
             return False
         self.before = self._listed_at if self.is_whole else 0
-        self._changed_at, self._listed_at = changed_at, listed_at
+        self.changed_at, self._listed_at = changed_at, listed_at
         self.is_whole = len(names) <= _MOST
         there = dict(found for name in names[:_MOST] if (found := self._read(name)))
         for key in self.known.keys() - there.keys() - self._went.keys():
@@ -136,7 +137,9 @@ class KubeletLogs:
         known = self._pods.known.get(pod.uid)
         if known and known.full_name == pod.full_name:
             return pod.uid, known if known.until is None else replace(known, until=None)
-        return pod.uid, replace(pod, since=self._pods.before, seen=())
+        return pod.uid, replace(
+            pod, since=self._pods.before, made_by=self._pods.changed_at + _TICK, seen=()
+        )
 
     def _read_link(self, name: str) -> tuple[str, _Link] | None:
         """Read a link while it is there, for its container may be asked for when it is not."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+_SECOND = 1_000_000_000
+
 ContainerKind = Literal["container", "init", "ephemeral"]
 
 
@@ -39,6 +41,8 @@ class Pod:
     containers: tuple[Container, ...] = ()
     since: int = 0
     """When it was made, at the earliest; 0 is unknown."""
+    made_by: int = 0
+    """When it was made, at the latest; 0 is unknown."""
     until: int | None = None
     """When it was seen to be gone."""
     owner_kind: str = ""
@@ -59,8 +63,10 @@ class Pod:
         """Say whether *containers* are surely all that it had at the *moment*; 0 is any."""
         if self.seen is None or not moment:
             return self.seen is None or bool(self.seen)
+        # What is told in whole seconds may have been up to one later.
+        latest = moment if moment % _SECOND else moment + _SECOND - 1
         return any(
-            since <= moment and (until is None or moment <= until) for since, until in self.seen
+            since <= latest and (until is None or moment <= until) for since, until in self.seen
         )
 
     def container(self, name: str) -> Container | None:

@@ -187,6 +187,7 @@ class PodWatch:
                 _request_timeout=(ANSWER_WITHIN[0], _SILENCE),
             )
             self._say("")
+            self._cache.set_awaited(False)  # what it missed comes at once
             self._follow(time.monotonic() + _LONGEST_DELAY)
 
     def _follow(self, trusted_at: float) -> None:

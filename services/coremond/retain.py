@@ -7,15 +7,19 @@ from fnmatch import fnmatchcase
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
-from common.record import CrashRecord, ProcessKey
+from common.record import ContainerKey, CrashRecord
 from common.settings import NANOSECONDS
 from services.coremond.settings import Retention
 
 MOST_NAMES = 20
 """Names of a container's processes that are told apart: a process may call itself anything."""
+MOST_OF_A_HOST = 500
+"""The same of a host, where all processes of a user that are in no pod are of one container."""
 MOST_RECORDS = 5000
 """Records of crashes without a core that are kept."""
 
+_Process = tuple[ContainerKey, str]
+_Workload = tuple[str, ...]
 _Rank = tuple[int, int, str]
 """What goes first sorts first: minus how many there are, when the oldest was, and its name."""
 
@@ -68,11 +72,11 @@ class Told:
     others: list[CrashRecord]
     """Those of all other names, which are one process as far as limits go."""
 
-    def of(self, process: str) -> list[CrashRecord]:
-        """Give the records that count for the limit of *process*."""
-        if process in self.by_name:
-            return self.by_name[process]
-        return self.others if len(self.by_name) >= MOST_NAMES else []
+    def of(self, like: CrashRecord) -> list[CrashRecord]:
+        """Give the records that count for the limit of a process."""
+        if like.process in self.by_name:
+            return self.by_name[like.process]
+        return self.others if len(self.by_name) >= _most_names(like) else []
 
 
 def tell_apart(container: Iterable[CrashRecord]) -> Told:
@@ -81,11 +85,15 @@ def tell_apart(container: Iterable[CrashRecord]) -> Told:
     for record in sorted(container, key=lambda record: (record.detected_at, record.name)):
         if record.process in told.by_name:
             told.by_name[record.process].append(record)
-        elif len(told.by_name) < MOST_NAMES:
+        elif len(told.by_name) < _most_names(record):
             told.by_name[record.process] = [record]
         else:
             told.others.append(record)
     return told
+
+
+def _most_names(record: CrashRecord) -> int:
+    return MOST_NAMES if record.namespace else MOST_OF_A_HOST
 
 
 def reason_of(limits: Retention) -> str:
@@ -145,44 +153,60 @@ def choose_for_room(
 def _in_turn(
     records: Iterable[CrashRecord], newcomer: CrashRecord | None = None
 ) -> Iterator[CrashRecord]:
-    """Give all *records*, each time of the workload that has most left the process that has.
+    """Give all *records*, each time the oldest of the process that has most left.
 
-    Of those its oldest; of equals that with the oldest. What processes call themselves, and whose
-    they say they are, is their own choice: so the workload comes first, and all guesses are one.
+    Of equals, that of the workload that has most, and then the oldest. What processes call
+    themselves is their own choice, and so is whose they say they are: names that are not told apart
+    are one process, and all guesses are one workload.
     """
-    queues = defaultdict[ProcessKey, deque[CrashRecord]](deque)
+    counted = [*records, *([newcomer] if newcomer else [])]
+    process_of = _processes(counted)
+    counts = Counter(process_of[record.name] for record in counted)
+    sizes = Counter(map(_workload_of, counted))
+    queues = defaultdict[_Process, deque[CrashRecord]](deque)
     for record in sorted(records, key=lambda record: (record.crashed_at, record.name)):
-        queues[record.key].append(record)
-    counts = Counter({key: len(queue) for key, queue in queues.items()})
-    sizes = Counter[tuple[str, ...]]()
-    for queue in queues.values():
-        sizes[_workload_of(queue[0])] += len(queue)
-    if newcomer:
-        counts[newcomer.key] += 1
-        sizes[_workload_of(newcomer)] += 1
+        queues[process_of[record.name]].append(record)
 
-    def rank(key: ProcessKey) -> tuple[_Rank, ProcessKey]:
-        oldest = queues[key][0]
-        return (-counts[key], oldest.crashed_at, oldest.name), key
+    def rank(process: _Process) -> tuple[_Rank, _Process]:
+        oldest = queues[process][0]
+        return (-counts[process], oldest.crashed_at, oldest.name), process
 
-    processes = defaultdict[tuple[str, ...], list[tuple[_Rank, ProcessKey]]](list)
-    for key, queue in queues.items():
-        heappush(processes[_workload_of(queue[0])], rank(key))
-    workloads = [(-sizes[name], heap[0][0], name) for name, heap in processes.items()]
+    processes = defaultdict[_Workload, list[tuple[_Rank, _Process]]](list)
+    for process, queue in queues.items():
+        heappush(processes[_workload_of(queue[0])], rank(process))
+
+    def turn(workload: _Workload) -> tuple[int, int, _Rank, _Workload]:
+        first, _ = processes[workload][0]
+        return first[0], -sizes[workload], first, workload
+
+    workloads = [turn(workload) for workload in processes]
     heapify(workloads)
     while workloads:
-        _, _, name = heappop(workloads)
-        _, key = heappop(processes[name])
-        yield queues[key].popleft()
-        counts[key] -= 1
-        sizes[name] -= 1
-        if queues[key]:
-            heappush(processes[name], rank(key))
-        if processes[name]:
-            heappush(workloads, (-sizes[name], processes[name][0][0], name))
+        *_, workload = heappop(workloads)
+        _, process = heappop(processes[workload])
+        yield queues[process].popleft()
+        counts[process] -= 1
+        sizes[workload] -= 1
+        if queues[process]:
+            heappush(processes[workload], rank(process))
+        if processes[workload]:
+            heappush(workloads, turn(workload))
 
 
-def _workload_of(record: CrashRecord) -> tuple[str, ...]:
+def _processes(records: Iterable[CrashRecord]) -> dict[str, _Process]:
+    """Give the process of each record, by the record's name, as far as they are told apart."""
+    containers = defaultdict[ContainerKey, list[CrashRecord]](list)
+    for record in records:
+        containers[record.container_key].append(record)
+    found: dict[str, _Process] = {}
+    for key, container in containers.items():
+        told = tell_apart(container)
+        for name, alike in (*told.by_name.items(), ("", told.others)):
+            found |= {record.name: (key, name) for record in alike}
+    return found
+
+
+def _workload_of(record: CrashRecord) -> _Workload:
     if record.identity.by == "guess":
         return ()
     return record.namespace, record.workload

@@ -43,8 +43,8 @@ class Retention:
     when they are older than this, and where there are too many; 0 = for their number alone."""
 
     max_use: int = 0
-    """COREMON_MAX_USE: so many bytes of cores, and of logs beside them, are kept; the workload
-    with the most cores gives its oldest first; 0 = off."""
+    """COREMON_MAX_USE: so many bytes of cores, and of logs beside them, are kept; who has
+    most gives the oldest first; 0 = off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -105,11 +105,15 @@ class Sweep:
             )
 
     def _forget_records(self, now: int) -> None:
-        records = retain.choose_forgotten(self._store.records(), now, self._keep.record_retention)
-        for record in records:
-            # A source that is still there would be taken for a new crash.
-            if not any(self._directories.has(source) for source in record.sources):
-                self._forget(record)
+        # A source that is still there would be taken for a new crash.
+        may_go = [
+            record
+            for record in self._store.records()
+            if record.state != "stored"
+            and not any(self._directories.has(source) for source in record.sources)
+        ]
+        for record in retain.choose_forgotten(may_go, now, self._keep.record_retention):
+            self._forget(record)
 
     def _forget(self, record: CrashRecord) -> None:
         try:

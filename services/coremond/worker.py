@@ -91,7 +91,10 @@ class Worker:
         *item* is what a message told of it.
         """
         with self.deciding:
-            return self._handle(found, item)
+            is_done = self._handle(found, item)
+            if is_done:
+                self._failing.pop(found, None)
+            return is_done
 
     def _handle(self, found: Found, item: CrashItem | None) -> bool:
         try:
@@ -121,7 +124,6 @@ class Worker:
         finally:
             os.close(descriptor)
         self._said.pop(found, None)
-        self._failing.pop(found, None)
         return True
 
     def failing(self) -> list[str]:
@@ -212,7 +214,7 @@ class Worker:
         """Give the records that count for the limit of a process, with those that are *coming*."""
         there = self._store.of_container(like.container_key)
         there += [record for record in coming if record.container_key == like.container_key]
-        return retain.tell_apart(there).of(like.process)
+        return retain.tell_apart(there).of(like)
 
     def _record(self, crash: Crash, whose: Whose, source: Source) -> CrashRecord:
         process = crash.comm or "unknown"

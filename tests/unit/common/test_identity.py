@@ -616,14 +616,31 @@ def test_a_host_name_is_a_guess_until_the_api_has_told_who_asked_for_it() -> Non
 
 
 def test_a_host_name_is_a_guess_while_a_pod_is_there_that_the_api_has_not_told_of() -> None:
-    new, gone = pod("evil", OTHER_UID), pod("old", STRANGE_UID, until=CRASHED_AT)
+    new = pod("evil", OTHER_UID, since=CRASHED_AT - 10**10)
+    gone = pod("old", STRANGE_UID, until=CRASHED_AT)
+    left = pod("left", STRANGE_UID), pod("over", OTHER_UID, since=CRASHED_AT - 10**12)
 
     stale = whose(identifier(pod(), kubelet=[pod(), new]), hostname="web-0")
     told = whose(identifier(pod(), kubelet=[pod(), gone]), hostname="web-0")
     unasked = whose(identifier(kubelet=[pod(), new]), hostname="web-0")
+    beside = whose(identifier(pod(), kubelet=[pod(), *left]), hostname="web-0")
 
     assert (who(stale), how(stale)) == (("shop", "web-0", "app"), ("guess", "guess"))
-    assert (how(told)[0], how(unasked)[0]) == ("hostname", "hostname")
+    assert (how(told)[0], how(unasked)[0], how(beside)[0]) == ("hostname",) * 3
+
+
+def test_of_two_pods_of_one_name_the_newer_is_sure_once_it_was_there() -> None:
+    moment = CRASHED_AT - 10**9
+    old = pod("web-0", UID, made_by=moment - 10**9)
+    new = pod("web-0", OTHER_UID, since=moment, made_by=moment + 10**8)
+    known = identifier(kubelet=[old, new])
+
+    after = whose(known, hostname="web-0")
+    between = whose(known, hostname="web-0", crashed_at=moment + 10**7)
+
+    assert after.found
+    assert (after.found.uid, how(after)) == (OTHER_UID, ("hostname", "only-one"))
+    assert how(between) == ("guess", "guess")
 
 
 def test_a_host_name_is_a_guess_while_nobody_tells_of_changes() -> None:

@@ -305,12 +305,43 @@ def test_of_a_workload_the_process_that_has_most_gives_first() -> None:
 
 
 def test_the_names_that_were_seen_first_are_told_apart_and_all_others_are_one() -> None:
-    cores = [crash(process=f"a{n}", detected_at=n) for n in range(retain.MOST_NAMES + 2)]
+    in_a_pod = {"namespace": "shop", "detected_at": 0}
+    cores = [
+        crash(**{**in_a_pod, "process": f"a{n}", "detected_at": n})
+        for n in range(retain.MOST_NAMES + 2)
+    ]
+    new = crash(process="never seen", **in_a_pod)
     told = retain.tell_apart(reversed(cores))
 
-    assert told.of("a0") == cores[:1]
-    assert told.of(f"a{retain.MOST_NAMES}") == told.of("never seen") == cores[-2:]
-    assert retain.tell_apart(cores[:3]).of("never seen") == []
+    assert told.of(cores[0]) == cores[:1]
+    assert told.of(cores[-1]) == told.of(new) == cores[-2:]
+    assert retain.tell_apart(cores[:3]).of(new) == []
+
+
+def test_on_a_host_as_many_programs_are_told_apart_as_crash_there() -> None:
+    cores = [crash(process=f"a{n}", detected_at=n) for n in range(100)]
+
+    assert retain.tell_apart(cores).of(crash(process="dockerd")) == []
+    assert retain.tell_apart(cores).of(cores[70]) == [cores[70]]
+
+
+def test_a_loop_of_one_process_gives_before_a_workload_of_many() -> None:
+    quiet = [sized(f"daemon{n}", n) for n in range(6)]
+    loop = [sized("java", 10 + n, namespace="shop", workload="web") for n in range(4)]
+
+    assert retain.choose_for_room([*quiet, *loop], None, 3 * EACH) == loop[:3]
+
+
+def test_names_beyond_those_that_are_told_apart_give_as_one_process() -> None:
+    quiet = [sized("ledger", 0, namespace="bank", name="a"), sized("ledger", 1, name="b")]
+    renaming = [
+        sized(f"a{n}", 9 + n, namespace="evil", detected_at=n, name=f"x{n:03}")
+        for n in range(retain.MOST_NAMES + 5)
+    ]
+
+    removed = retain.choose_for_room([*quiet, *renaming], None, 5 * EACH)
+
+    assert removed == [*renaming[-5:-1], renaming[0]]
 
 
 def test_what_cannot_be_made_room_for_costs_nobody_anything() -> None:

@@ -455,9 +455,12 @@ def test_sources_go_once_they_may(open_house: Open) -> None:
 
 
 def test_a_container_that_renames_itself_at_each_crash_is_held_and_counted_as_one(
-    open_house: Open,
+    open_house: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = open_house(keep=Retention(cores_max_files=3))
+
+    # As far as limits go, this host is a container.
+    monkeypatch.setattr(retain, "MOST_OF_A_HOST", retain.MOST_NAMES)
 
     for number in range(retain.MOST_NAMES + 40):
         house.now += NANOSECONDS
@@ -567,6 +570,19 @@ def test_a_full_disk_leaves_the_source_and_nothing_else(
         assert house.handle(name)
         assert house.worker.failing() == []
     assert events_said(caplog).count("core could not be stored") == 1
+
+
+def test_a_source_that_is_refused_does_not_fail_any_more(tmp_path: Path) -> None:
+    (tmp_path / "cores").mkdir()
+    with small_disk(tmp_path / "cores", BLOCK), House(tmp_path) as house:
+        name = house.add(NOISE * 2)
+        assert not house.handle(name)
+        (house.crash_dir / name).unlink()
+        (house.crash_dir / name).symlink_to("/etc/passwd")
+
+        assert house.handle(name)
+
+        assert house.worker.failing() == []
 
 
 @pytest.mark.parametrize("pages", range(1, 8))
