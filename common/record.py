@@ -20,7 +20,6 @@ _BLOCK = 4096
 
 SourceKey = tuple[str, int, int, int]
 ContainerKey = tuple[str, str, str, int | None, bool]
-ProcessKey = tuple[ContainerKey, str]
 State = Literal["stored", "held", "removed"]
 IdentityBy = Literal["container-id", "pod-uid", "hostname", "core-environ", "guess"]
 ContainerBy = Literal["container-id", "directory", "only-one", "core-environ", "process", "guess"]
@@ -171,11 +170,6 @@ class CrashRecord(Crash):
         """The container that it was of; what another user made up, or is a guess, is not."""
         is_guess = self.identity.by == "guess"
         return self.namespace, self.workload, self.container, self.owner, is_guess
-
-    @property
-    def key(self) -> ProcessKey:
-        """The process that limits are counted by."""
-        return self.container_key, self.process
 
     @property
     def is_new(self) -> bool:

@@ -83,17 +83,17 @@ def test_a_field_that_a_later_program_added_does_no_harm() -> None:
     assert CrashRecord.from_json(msgspec.json.encode(fields)) == written
 
 
-def test_the_key_of_a_process_is_its_workload_and_not_its_pod() -> None:
-    one = crash(pod="tmm-x2x2x", workload="tmm", container="c", process="p", namespace="n")
-    other = crash(pod="tmm-z9z9z", workload="tmm", container="c", process="p", namespace="n")
+def test_the_key_of_a_container_is_its_workload_and_not_its_pod() -> None:
+    one = crash(pod="tmm-x2x2x", workload="tmm", container="c", namespace="n")
+    other = crash(pod="tmm-z9z9z", workload="tmm", container="c", namespace="n")
 
-    assert one.key == other.key == (("n", "tmm", "c", None, False), "p")
+    assert one.container_key == other.container_key == ("n", "tmm", "c", None, False)
 
 
-def test_a_guess_is_none_of_the_processes_that_it_may_be_of() -> None:
+def test_a_guess_is_of_none_of_the_containers_that_it_may_be_of() -> None:
     sure, guess = (crash(identity=Identity(by=by)) for by in ("pod-uid", "guess"))
 
-    assert sure.key != guess.key
+    assert sure.container_key != guess.container_key
 
 
 def test_what_a_crash_takes_up_is_counted_in_blocks_with_what_is_beside_its_core() -> None:

@@ -369,10 +369,10 @@ def test_room_is_made_by_those_who_have_most_and_no_more_than_needed(
         return
     assert sum(record.occupied for record in removed) >= needed
     assert sum(record.occupied for record in removed[:-1]) < needed or not removed
-    left = Counter(record.key for record in stored)
+    left = Counter(record.process for record in stored)
     for record in removed:
-        assert left[record.key] == max(left.values())
-        left[record.key] -= 1
+        assert left[record.process] == max(left.values())
+        left[record.process] -= 1
 
 
 def test_cores_older_than_the_retention_expire() -> None:
