@@ -61,7 +61,14 @@ class KeeperWatch:
         self.has_ended = False
 
     def serve(self, stop: Stop) -> None:
-        """Watch until *stop*, or until the keeper has ended."""
+        """Watch until *stop*, or until the keeper has ended.
+
+        One that ended at once would do so the next time, too: it is done without.
+        """
+        if select.select([self._keeper], [], [], 0)[0]:
+            log.error("keeper ended", reason="it failed at once", effect="crashagent has none")
+            select.select([stop.fileno()], [], [])
+            return
         select.select([self._keeper, stop.fileno()], [], [])
         if not stop.is_set():
             self.has_ended = True

@@ -5,9 +5,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from common.daemon import Stop
 from common.item import CrashItem
 from common.packing.crew import Crew
 from services.crashagent import keeper
@@ -16,6 +18,8 @@ from services.crashagent.listener import open_listener
 from services.crashagent.settings import CrashagentSettings
 from services.crashagent.spool import Spool
 from tests import crashes
+from tests.bundle import wait_until
+from tests.unit.factories import events_said
 
 MESSAGE = b"7 11 0 1"
 
@@ -78,3 +82,20 @@ def test_other_sockets_of_the_program_are_left_alone(settings: CrashagentSetting
 
         assert keeper.rescue(settings) == 0
         assert ours.recv(100) == b"not a crash"
+
+
+def test_a_keeper_that_failed_at_once_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
+    ended, writing = os.pipe()
+    os.close(writing)
+    stop = Stop()
+    watch = keeper.KeeperWatch(ended)
+    serving = Thread(target=watch.serve, args=(stop,))
+
+    serving.start()
+    wait_until(lambda: events_said(caplog) == ["keeper ended"], "its line")
+    assert serving.is_alive()
+    stop.set()
+    serving.join()
+
+    os.close(ended)
+    assert not watch.has_ended
