@@ -31,8 +31,8 @@ IN_CONTAINER = ["--network=none", *_LIMITS]
 """What stands behind ``podman run`` for any container here."""
 _KEPT = "240h"
 _PIP_PATHS = {"cert", "client-cert"}
-_PIP_PLACES = {"index-url", "extra-index-url", "find-links"}
-_PIP_OPTIONS = {*_PIP_PATHS, *_PIP_PLACES, "no-index", "proxy", "timeout", "trusted-host"}
+_PIP_SECTIONS = {":env:", "global"}
+"""Those that hold for all of pip's commands."""
 
 
 def missing() -> str:
@@ -153,23 +153,26 @@ def _pip_configuration() -> tuple[dict[str, str], dict[Path, Path]]:
     listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     # Those of the environment come first, and win.
     lines = [line.partition("=") for line in reversed(listed.splitlines())]
-    all_options = {name.rpartition(".")[2]: str(ast.literal_eval(text)) for name, _, text in lines}
-    options = {name: value for name, value in all_options.items() if name in _PIP_OPTIONS}
+    options: dict[str, str] = {}
+    for key, _, text in lines:
+        section, _, name = key.rpartition(".")
+        if section in _PIP_SECTIONS:
+            options[name] = str(ast.literal_eval(text))
     places: dict[Path, Path] = {}
     for name, value in options.items():
         if name in _PIP_PATHS and Path(value).exists():
             # Not in its own place, which packages write to.
             places[Path(value).resolve()] = target = Path("/mnt", name)
             options[name] = str(target)
-        elif name in _PIP_PLACES:
+        else:
             places |= {path: path for word in value.split() if (path := _local_place(word))}
     return options, places
 
 
 def _local_place(word: str) -> Path | None:
-    """Give the directory that *word* of an index or links is in; None if it is not here."""
+    """Give the directory that *word* of an option names, or an index in it; None if it is none."""
     parsed = urlparse(word)
-    if parsed.scheme not in {"", "file"}:
+    if parsed.scheme not in {"", "file"} or not parsed.path.startswith("/"):
         return None
     path = Path(unquote(parsed.path))
     path = path.parent if path.name == "simple" else path  # the files of an index lie beside it
