@@ -215,7 +215,6 @@ class PodWatch:
         elif change.type != "BOOKMARK":
             self._cache.put(msgspec.json.decode(change.object, type=ApiPod))
         self._version = msgspec.json.decode(change.object, type=_Object).metadata.resource_version
-        self._cache.set_awaited(False)
 
 
 def _read(response: Any) -> bytearray:
