@@ -92,10 +92,11 @@ class SystemdServer:
     def serve(self, stop: Stop) -> None:
         """Take crashes in until *stop*."""
         self._poll.register(stop, select.POLLIN)
+        self._poll.register(self._listener, select.POLLIN)
         while not stop.is_set():
             # Whoever cannot be served for want of descriptors is not joined by others.
             is_starved = any(connection.is_starved for connection in self._waiting.values())
-            self._poll.register(self._listener, 0 if is_starved else select.POLLIN)
+            self._poll.modify(self._listener, 0 if is_starved else select.POLLIN)
             if self._listener.fileno() in self._listen():
                 self._accept_waiting(stop)
         self._poll.unregister(stop)

@@ -206,6 +206,16 @@ def test_a_living_listener_keeps_its_socket(house: House) -> None:
         open_listener(house.path, socket.SOCK_SEQPACKET)
 
 
+def test_who_is_stopped_before_he_serves_ends_as_others_do(home: Path) -> None:
+    house = House(home, idle_timeout=5)
+    house.stop.set()
+
+    house.start()
+
+    house.end()
+    assert house.taken == []
+
+
 def test_a_core_may_come_with_nothing_said(house: House) -> None:
     with house.connect() as connection, core_pipe() as core:
         send(connection, core)
