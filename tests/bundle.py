@@ -88,7 +88,8 @@ class Bundle:
         if until_ready:
             for text in ("listen and serve", "coremon dest", "grpc server is starting up"):
                 self.wait_for(text, since=seen)
-            wait_until(lambda: (self.run_dir / "items.sock").exists(), "coremond's socket")
+            # The last thing that coremond opens.
+            wait_until(lambda: (self.run_dir / "coremond.mon").exists(), "coremond to serve")
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
